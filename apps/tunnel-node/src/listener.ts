@@ -1,0 +1,81 @@
+import type { Duplex } from 'node:stream';
+import type { CertificateFacts } from '@sallyport/cluster';
+
+/**
+ * The seam below HTTP (ARCHITECTURE decision 10): a source of byte streams with facts. Everything above is written
+ * against this, never against `tls.TLSSocket`, so that a native TLS listener can take the place of `node:tls`.
+ */
+export interface Listener {
+  /** Starts to accept; resolves when the socket is open. Rejects with a one-sentence error, e.g. port taken. */
+  listen(accept: (stream: ClientStream) => void): Promise<void>;
+  /** New certificates, CAs, versions for handshakes from now on; throws and keeps the old ones if they do not load. */
+  configure(certificates: ListenerCertificates): void;
+  readonly stats: ListenerStats;
+  /** Stops accepting. Streams that were handed over stay open: whoever took them closes them. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** One TLS connection after its handshake. */
+export interface ClientStream {
+  /** Decrypted bytes in and out, for HTTP. */
+  readonly duplex: Duplex;
+  readonly facts: StreamFacts;
+  /**
+   * Writes `bytes` (at most 16,384) as exactly one TLS record (PROTOCOL §0.1).
+   * @returns false when what waits to be sent is over the high-water mark: drop data packets until `onDrain`.
+   */
+  writeRecord(bytes: Uint8Array): boolean;
+  /** Bytes accepted by `writeRecord` and not yet taken by the kernel. */
+  readonly pendingBytes: number;
+  onDrain(callback: () => void): void;
+  /** TLS exporter, RFC 5705 without a context. */
+  exportKey(label: string, length: number): Uint8Array;
+  /** close_notify and FIN. */
+  end(): void;
+  /** At once. */
+  destroy(): void;
+}
+
+export interface StreamFacts {
+  peerAddress: string;
+  peerPort: number;
+  localAddress: string;
+  /** SNI; '' = none. */
+  serverName: string;
+  /** `TLSv1.2` or `TLSv1.3`. */
+  tlsVersion: string;
+  /** OpenSSL's name of the suite. */
+  cipher: string;
+  /** SHA-1 of the leaf that was presented on this connection, upper-case hex. */
+  servedLeafSha1: string;
+  certificate?: CertificateFacts;
+  /** The client's Finished verify_data (12 or 48 bytes) for STRAP; undefined where the TLS library hides it. */
+  clientFinished?: Uint8Array;
+}
+
+export interface ListenerCertificates {
+  /** '' is the default host; others are chosen by SNI. */
+  hosts: Map<string, HostCertificates>;
+}
+
+export interface HostCertificates {
+  /** PEM chain and key, one pair per key type. */
+  pairs: { cert: Buffer; key: Buffer }[];
+  /** PEM; empty = no client certificate is asked for. */
+  ca: Buffer | undefined;
+  crl: Buffer | undefined;
+  minVersion: 'TLSv1.2' | 'TLSv1.3';
+  maxVersion: 'TLSv1.2' | 'TLSv1.3';
+}
+
+export interface ListenerStats {
+  accepted: number;
+  handshakes: number;
+  /** By cause: `timeout`, `error`, `limit`, `address-limit`. */
+  refused: Record<string, number>;
+  /** In a handshake now: their ClientHello has begun. */
+  handshaking: number;
+  /** Accepted, nothing received yet; they take no handshake slot (C12). */
+  silent: number;
+  open: number;
+}

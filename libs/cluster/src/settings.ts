@@ -1,0 +1,83 @@
+import type { Grant, Origin } from '@sallyport/protocol';
+
+/**
+ * The configuration document as the services see it: parsed, with defaults, paths absolute.
+ * Made by `settings-schema.ts` from one YAML file; see docs/configuration.md for keys, units, scopes and reload.
+ */
+export interface Settings {
+  /** Absolute path of the file it was read from. */
+  file: string;
+  /** Short hash of the document: shown by `show status`, metrics and events. */
+  revision: string;
+
+  listenHost: string;
+  tcpPort: number;
+  /** UDP comes with the native engine; kept so that configurations stay valid. */
+  udpPort: number;
+  /** health and metrics: `HOST:PORT`. */
+  adminAddress: string;
+  tls: TlsSettings;
+  device: string;
+  engine: 'auto' | 'portable' | 'native';
+  listener: 'auto' | 'portable' | 'native';
+  returnPath: 'nat' | 'none' | 'routed';
+  node: { name: string; number: number; advertisedUdpPort: number };
+
+  usersFile: string;
+  /** Folder of client packages; '' = none: the "no update" path. */
+  packagesDir: string;
+  preLoginBanner: string;
+  /** Certificate field that holds the user name. */
+  certUserField: 'CN' | 'UID' | 'SAN(rfc822name)' | 'SAN(upn)';
+  strap: 'off' | 'lenient' | 'strict';
+  authTimeoutSeconds: number;
+  maxLoginTries: number;
+  maxClients: number;
+  connectsPerTokenPerMinute: number;
+  maxConnectionsPerAddress: number;
+  maxLoginsPerAddress: number;
+  logLevel: 'error' | 'warn' | 'info' | 'debug' | 'trace';
+
+  profiles: Record<string, ProfileSettings>;
+  /** Name of the profile that is chosen when the client names none. */
+  defaultProfile: string;
+  /** Policy keys at the top level. */
+  policy: PolicyKeys;
+  groups: Record<string, PolicyKeys>;
+  users: Record<string, PolicyKeys>;
+  vhosts: Record<string, VhostSettings>;
+}
+
+export interface TlsSettings {
+  /** One or several (RSA and ECDSA together), in the order of `server-key`. PEM files with their chains. */
+  certFiles: string[];
+  keyFiles: string[];
+  /** CAs for client certificates; '' = none are asked for. */
+  caFile: string;
+  crlFile: string;
+  minVersion: 'TLSv1.2' | 'TLSv1.3';
+  maxVersion: 'TLSv1.2' | 'TLSv1.3';
+}
+
+export interface VhostSettings {
+  tls: TlsSettings;
+  /** Names of profiles offered under this name; empty = all. */
+  profiles: string[];
+}
+
+export interface ProfileSettings {
+  name: string;
+  label: string;
+  /** All of them must succeed and name the same user. */
+  methods: string[];
+  /** Group whose policy applies; '' = the user's own group. */
+  group: string;
+  /** Groups that may enter; empty = every user. The group of `users-file` counts. */
+  allowGroups: string[];
+  policy: PolicyKeys;
+}
+
+/** Policy keys set at one scope: those that are absent come from the next wider one. `group` is not a key. */
+export type PolicyKeys = Partial<Omit<Grant, 'group'>>;
+
+export type PolicyScope = Origin['scope'];
