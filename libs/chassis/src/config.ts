@@ -85,9 +85,16 @@ export const GLOBAL_SCOPE = 'global';
 export const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
 export const MAX_LIST_ITEMS = 4096;
 
-/** Reads a document. Never throws for what stands in it. */
-export function readDocument<K extends Keys>(text: string, keys: K): ConfigDocument<K> {
-  const reader = new DocumentReader(text, keys);
+/**
+ * Reads a document. Never throws for what stands in it.
+ * @param hints what to say about keys that are unknown here and known elsewhere.
+ */
+export function readDocument<K extends Keys>(
+  text: string,
+  keys: K,
+  hints: ReadonlyMap<string, string> = new Map(),
+): ConfigDocument<K> {
+  const reader = new DocumentReader(text, keys, hints);
   const values = reader.read();
   return {
     // The walk puts under each name only what that name's own type has parsed.
@@ -99,7 +106,9 @@ export function readDocument<K extends Keys>(text: string, keys: K): ConfigDocum
 
 /** `FILE:LINE: message`, in the order of lines. */
 export function problemTexts(file: string, problems: readonly Problem[]): string[] {
-  return [...problems].sort((a, b) => a.line - b.line).map(({ line, message }) => `${file}:${line}: ${message}`);
+  return [...problems]
+    .sort((a, b) => a.line - b.line)
+    .map(({ line, message }) => `${file}:${line}: ${message}`);
 }
 
 // Values
@@ -127,14 +136,24 @@ export function text(maxBytes: number): ValueType<string> {
   });
 }
 
-/** @param parse gives the value in its normal form, or what is wrong, as "KEY VALUE …" goes on. */
-export function parsed<T>(
-  says: string,
-  parse: (text: string) => { value: T } | { problem: string },
-): ValueType<T> {
-  const schema = z.string().transform((value, context): T => {
+/** What a parser of values gives: the value in its normal form, or what is wrong, as "KEY VALUE …" goes on. */
+export type Parsed<T> = { value: T } | { problem: string };
+
+/** A value made from text. */
+export function parsed<T>(says: string, parse: (text: string) => Parsed<T>): ValueType<T> {
+  return mapped({ schema: z.string(), says }, says, parse);
+}
+
+/** A value made from text that YAML may have taken for a number, as in `tls-min-version: 1.2`. */
+export function parsedScalar<T>(says: string, parse: (text: string) => Parsed<T>): ValueType<T> {
+  return mapped({ schema: z.union([z.string(), z.number()]), says }, says, (value) => parse(String(value)));
+}
+
+/** A value made from one that has been checked already. */
+export function mapped<A, B>(type: ValueType<A>, says: string, parse: (value: A) => Parsed<B>): ValueType<B> {
+  const schema = type.schema.transform((value, context): B => {
     const result = parse(value);
-    if ('value' in result) return result.value;
+    if (!('problem' in result)) return result.value;
     context.issues.push({ code: 'custom', message: result.problem, input: value });
     return z.NEVER;
   });
@@ -219,10 +238,22 @@ export function referenceMarkdown(keys: Keys, title: string, introduction: strin
     if (entry.kind === 'named') lines.push(`- \`${name}\`: ${entry.about}`);
   }
   for (const [scopes, places] of byScopes) {
-    lines.push('', `## Scope: ${scopes}`, '', '| Key | Default | Unit | Reload | Meaning |', '|---|---|---|---|---|');
+    lines.push(
+      '',
+      `## Scope: ${scopes}`,
+      '',
+      '| Key | Default | Unit | Reload | Meaning |',
+      '|---|---|---|---|---|',
+    );
     for (const { name, key } of places) {
       const about = `${key.about} Takes ${key.type.says}. Example: \`${key.example}\``;
-      const cells = [`\`${name}\``, defaultText(key), key.unit, key.reloads ? 'yes' : 'at the next start', about];
+      const cells = [
+        `\`${name}\``,
+        defaultText(key),
+        key.unit,
+        key.reloads ? 'yes' : 'at the next start',
+        about,
+      ];
       lines.push(`| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`);
     }
   }
@@ -241,14 +272,16 @@ class DocumentReader {
   readonly problems: Problem[] = [];
   readonly #text: string;
   readonly #keys: Keys;
+  readonly #hints: ReadonlyMap<string, string>;
   readonly #counter = new LineCounter();
   readonly #lines = new Map<string, number>();
   /** Where each name of the whole tree may stand. */
   readonly #places = new Map<string, string[]>();
 
-  constructor(text: string, keys: Keys) {
+  constructor(text: string, keys: Keys, hints: ReadonlyMap<string, string>) {
     this.#text = text;
     this.#keys = keys;
+    this.#hints = hints;
     for (const { name, scopes } of keyPlaces(keys)) this.#places.set(name, scopes);
   }
 
@@ -291,7 +324,8 @@ class DocumentReader {
       const entry = Object.hasOwn(keys, name) ? keys[name] : undefined;
       if (!entry) this.#problem(line, this.#unknown(name, keys, scope));
       else if (entry.kind === 'key') this.#value(values, name, entry, value, [...path, name]);
-      else if (entry.kind === 'section') values[name] = value ? this.#map(value, entry.keys, scope, [...path, name]) : {};
+      else if (entry.kind === 'section')
+        values[name] = value ? this.#map(value, entry.keys, scope, [...path, name]) : {};
       else values[name] = this.#named(entry, value, [...path, name]);
     }
     return values;
@@ -303,7 +337,10 @@ class DocumentReader {
     for (const { name, line, value } of this.#pairs(node, path)) {
       const checked = entry.name.schema.safeParse(name);
       if (!checked.success) {
-        this.#problem(line, `"${name}" cannot be the name of a ${entry.scope}: it ${issueText(checked.error, entry.name)}`);
+        this.#problem(
+          line,
+          `"${name}" cannot be the name of a ${entry.scope}: it ${issueText(checked.error, entry.name)}`,
+        );
         continue;
       }
       all.set(checked.data, value ? this.#map(value, entry.keys, entry.scope, [...path, name]) : {});
@@ -333,7 +370,13 @@ class DocumentReader {
     return pairs;
   }
 
-  #value(into: Record<string, unknown>, name: string, key: Key<unknown>, node: Node | undefined, path: readonly string[]): void {
+  #value(
+    into: Record<string, unknown>,
+    name: string,
+    key: Key<unknown>,
+    node: Node | undefined,
+    path: readonly string[],
+  ): void {
     if (!node) return this.#problem(this.line(path), `${name} has no value; it must be ${key.type.says}`);
     const plain = this.#plain(node, name);
     if (!plain) return;
@@ -353,8 +396,12 @@ class DocumentReader {
   }
 
   /** The node as a plain value or a list of them; undefined when it is something else, which is reported. */
-  #plain(node: Node, name: string): { value: unknown; items: { value: unknown; line: number }[] } | undefined {
-    if (isScalar(node)) return { value: node.value, items: [{ value: node.value, line: this.#lineOf(node) }] };
+  #plain(
+    node: Node,
+    name: string,
+  ): { value: unknown; items: { value: unknown; line: number }[] } | undefined {
+    if (isScalar(node))
+      return { value: node.value, items: [{ value: node.value, line: this.#lineOf(node) }] };
     if (isSeq(node)) {
       const items = [];
       for (const item of node.items) {
@@ -366,7 +413,10 @@ class DocumentReader {
       }
       return { value: items.map(({ value }) => value), items };
     }
-    this.#problem(this.#lineOf(node), `${name}: ${isAlias(node) ? 'aliases are not allowed' : 'a map cannot stand here'}`);
+    this.#problem(
+      this.#lineOf(node),
+      `${name}: ${isAlias(node) ? 'aliases are not allowed' : 'a map cannot stand here'}`,
+    );
     return undefined;
   }
 
@@ -377,6 +427,8 @@ class DocumentReader {
       const there = scopes.map((one) => (one === GLOBAL_SCOPE ? 'the top level' : `a ${one}`)).join(', ');
       return `key "${name}" cannot stand ${here}; its place is ${there}`;
     }
+    const hint = this.#hints.get(name);
+    if (hint !== undefined) return `unknown key "${name}"; ${hint}`;
     const meant = nearest(name, Object.keys(keys)) ?? nearest(name, this.#places.keys());
     return `unknown key "${name}"${meant ? `; did you mean "${meant}"?` : ''}`;
   }
