@@ -1,4 +1,5 @@
 export * from './auth-service.ts';
+export * from './cidr.ts';
 export * from './events.ts';
 export * from './node-service.ts';
 export * from './session.ts';
@@ -6,4 +7,6 @@ export * from './sessions.ts';
 export * from './settings.ts';
 export * from './rpc.ts';
 export * from './routes.ts';
+export * from './settings-example.ts';
+export * from './settings-schema.ts';
 export * from './upstream.ts';
