@@ -5,3 +5,4 @@ export * from './session.ts';
 export * from './sessions.ts';
 export * from './settings.ts';
 export * from './upstream.ts';
+export * from './wire.ts';
