@@ -17,10 +17,11 @@ export class Attempts {
     this.#events = parts.events;
     this.#log = parts.log;
     this.#now = parts.now;
-    this.#total = parts.metrics.counter('sallyport_auth_attempts_total', 'Login steps judged, by method and result.', [
-      'method',
-      'result',
-    ]);
+    this.#total = parts.metrics.counter(
+      'sallyport_auth_attempts_total',
+      'Login steps judged, by method and result.',
+      ['method', 'result'],
+    );
     this.#seconds = parts.metrics.histogram(
       'sallyport_auth_duration_seconds',
       'Time that a method took to judge one step.',
@@ -60,7 +61,9 @@ export class Attempts {
   failed(attempt: { method: string; profile: string; address: string; user: string; reason: Reason }): void {
     const { method, profile, address, user, reason } = attempt;
     this.#total.inc({ method, result: reason });
-    this.#events.append([{ v: 1, at: this.#micros(), type: 'auth.failed', user, profile, method, address, reason }]);
+    this.#events.append([
+      { v: 1, at: this.#micros(), type: 'auth.failed', user, profile, method, address, reason },
+    ]);
     this.#log.info({ profile, method, reason, ...this.#who(user, address) }, 'login refused');
   }
 

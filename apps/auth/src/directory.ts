@@ -42,7 +42,7 @@ export class Directory {
   #stamp = '';
   /** Sessions that could not be ended because the store did not answer: tried again at each look. */
   readonly #toEnd = new Map<string, Reason>();
-  /** Sessions may be there whose users lost a right: their groups changed, or the file did while nobody looked. */
+  /** Sessions may be there whose users lost a right: groups or profiles changed, or the file did while nobody looked. */
   #recheck = true;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> = Promise.resolve();
@@ -62,7 +62,9 @@ export class Directory {
     if (parts.file === '') return directory;
     const { users, warnings, stamp } = await readUsers(parts.file);
     directory.#take(users, stamp, warnings);
-    await directory.#endLost().catch((error: unknown) => parts.log.warn({ err: error }, 'sessions could not be checked'));
+    await directory
+      .#endLost()
+      .catch((error: unknown) => parts.log.warn({ err: error }, 'sessions could not be checked'));
     directory.#timer = setInterval(() => void directory.#look(), LOOK_EVERY_MS);
     directory.#timer.unref();
     return directory;
@@ -88,7 +90,10 @@ export class Directory {
     await this.reload();
   }
 
-  /** Reads the file anew, changed or not. @throws UsersFileError; the old users count on then. */
+  /**
+   * Reads the file anew, changed or not, and ends sessions that users and configuration allow no more.
+   * @throws UsersFileError; the old users count on then.
+   */
   async reload(): Promise<void> {
     if (this.#parts.file === '') return;
     const turn = this.#looking.then(() => this.#read());
@@ -122,8 +127,8 @@ export class Directory {
       const after = users.get(name);
       const reason = lossOf(before, after);
       if (reason) this.#toEnd.set(name, reason);
-      else if (after && before.groups.join() !== after.groups.join()) this.#recheck = true;
     }
+    this.#recheck = true;
     await this.#endLost();
   }
 

@@ -86,7 +86,8 @@ export class LoginFlow {
     if (next === 'ask') return { certificateRequest: { loginId: '', profile: login.profile } };
     if (next.state === 'refused') return refusal(next.reason);
     if (isProven(next)) return this.#grant(next, client, settings);
-    if (await this.#parts.logins.add(next, settings.maxLoginsPerAddress)) return this.#form(next, client, settings);
+    if (await this.#parts.logins.add(next, settings.maxLoginsPerAddress))
+      return this.#form(next, client, settings);
     this.#failed(next, 'login-limit');
     return refusal('login-limit');
   }
@@ -116,7 +117,9 @@ export class LoginFlow {
     const { profile, client, loginId } = request;
     const begun = await this.begin({ profile, urlProfile: '', client, certificateFailed, loginId });
     const answered = begun.form?.fields.every((field) => Object.hasOwn(request.answers, field.name)) ?? false;
-    return begun.form && answered ? this.reply({ ...request, loginId: begun.form.loginId, profile: '' }) : begun;
+    return begun.form && answered
+      ? this.reply({ ...request, loginId: begun.form.loginId, profile: '' })
+      : begun;
   }
 
   async #verifyReply(
@@ -127,10 +130,14 @@ export class LoginFlow {
   ): Promise<LoginAnswer> {
     const method = this.#methods.get(counted.methods[counted.method] ?? '');
     // Fail closed: the profile asks for other methods now, so this conversation proves nothing.
-    if (!method || !sameNames(counted.methods, this.#inOrder(settings.profiles[counted.profile]?.methods ?? []))) {
+    if (
+      !method ||
+      !sameNames(counted.methods, this.#inOrder(settings.profiles[counted.profile]?.methods ?? []))
+    ) {
       return this.#settle(refuseLogin(counted, 'login-expired'), found.revision, client, settings);
     }
-    if (!(await this.#parts.logins.replace(counted, found.revision))) return this.#present(found.id, client, settings);
+    if (!(await this.#parts.logins.replace(counted, found.revision)))
+      return this.#present(found.id, client, settings);
     if (!(await this.#sameCertificate(counted, client))) {
       const refused = refuseLogin(counted, 'certificate-user-mismatch');
       this.#failed(refused, 'certificate-user-mismatch');
@@ -142,7 +149,11 @@ export class LoginFlow {
   }
 
   /** Methods without a form: proven or failed by what the connection shows. `ask`: the client should show a certificate. */
-  async #proveFormless(begun: Login, client: ClientFacts, certificateFailed: boolean): Promise<Login | 'ask'> {
+  async #proveFormless(
+    begun: Login,
+    client: ClientFacts,
+    certificateFailed: boolean,
+  ): Promise<Login | 'ask'> {
     let login = begun;
     for (const name of begun.methods) {
       const method = this.#methods.get(name);
@@ -184,9 +195,15 @@ export class LoginFlow {
     return judged;
   }
 
-  async #settle(judged: Login, revision: number, client: ClientFacts, settings: Settings): Promise<LoginAnswer> {
+  async #settle(
+    judged: Login,
+    revision: number,
+    client: ClientFacts,
+    settings: Settings,
+  ): Promise<LoginAnswer> {
     if (isProven(judged)) return this.#grant(judged, client, settings, revision);
-    if (!(await this.#parts.logins.replace(judged, revision))) return this.#present(judged.id, client, settings);
+    if (!(await this.#parts.logins.replace(judged, revision)))
+      return this.#present(judged.id, client, settings);
     return judged.state === 'refused' ? refusal(judged.reason) : this.#form(judged, client, settings);
   }
 
@@ -216,12 +233,18 @@ export class LoginFlow {
   }
 
   /** @param revision of the stored login; undefined = it was never stored, because it needed no form. */
-  async #grant(login: Login, client: ClientFacts, settings: Settings, revision?: number): Promise<LoginAnswer> {
+  async #grant(
+    login: Login,
+    client: ClientFacts,
+    settings: Settings,
+    revision?: number,
+  ): Promise<LoginAnswer> {
     const user = login.proven[0]?.user ?? '';
     const groups = this.#parts.directory.find(user)?.groups ?? [];
     const resolved = this.#parts.policies.resolve(settings, login.profile, user, groups);
     const reason = this.#lostProof(login) ?? (resolved.ok ? undefined : resolved.reason);
-    if (reason || !resolved.ok) return this.#refuseProven(login, user, reason ?? 'policy-unreadable', revision);
+    if (reason || !resolved.ok)
+      return this.#refuseProven(login, user, reason ?? 'policy-unreadable', revision);
 
     const token = newToken();
     const session = await this.#parts.sessions.create({
@@ -230,7 +253,12 @@ export class LoginFlow {
       profile: login.profile,
       grant: resolved.grant,
       origins: resolved.origins,
-      client: { address: client.address, userAgent: client.userAgent, platform: client.platform, hostname: '' },
+      client: {
+        address: client.address,
+        userAgent: client.userAgent,
+        platform: client.platform,
+        hostname: '',
+      },
       strapKey: client.strapKey,
     });
     // A lock or a new password that came meanwhile has ended this user's sessions, but not yet this one.
@@ -286,7 +314,9 @@ export class LoginFlow {
 
   #form(login: Login, client: ClientFacts, settings: Settings): LoginAnswer {
     const method = this.#methods.get(login.methods[login.method] ?? '');
-    const profile = Object.hasOwn(settings.profiles, login.profile) ? settings.profiles[login.profile] : undefined;
+    const profile = Object.hasOwn(settings.profiles, login.profile)
+      ? settings.profiles[login.profile]
+      : undefined;
     const user = login.proven[0]?.user ?? '';
     const fields = login.challenge?.fields ?? method?.fields ?? [];
     const form: LoginForm = {
@@ -303,7 +333,12 @@ export class LoginFlow {
     return { form };
   }
 
-  #failed(login: Login, reason: Reason, user = login.proven[0]?.user ?? '', method = login.methods.join('+')): void {
+  #failed(
+    login: Login,
+    reason: Reason,
+    user = login.proven[0]?.user ?? '',
+    method = login.methods.join('+'),
+  ): void {
     this.#parts.attempts.failed({ method, profile: login.profile, address: login.address, user, reason });
   }
 }
@@ -320,14 +355,24 @@ function sameNames(a: readonly string[], b: readonly string[] | undefined): bool
 
 function grantedAnswer(session: Session) {
   const { id, user, profile, grant } = session;
-  return { sessionId: id, user, profile, group: grant.group, banner: grant.banner, profileFile: grant.profileFile };
+  return {
+    sessionId: id,
+    user,
+    profile,
+    group: grant.group,
+    banner: grant.banner,
+    profileFile: grant.profileFile,
+  };
 }
 
 const LOGIN_ID_BYTES = 16;
 const FORM_TITLE = 'Login';
 /** Refusals after right credentials that the client may know of; whether a user is locked is nobody's business. */
-const TOLD_TO_CLIENTS: ReadonlySet<Reason> = new Set(['profile-forbidden', 'profile-unknown', 'policy-unreadable']);
-
+const TOLD_TO_CLIENTS: ReadonlySet<Reason> = new Set([
+  'profile-forbidden',
+  'profile-unknown',
+  'policy-unreadable',
+]);
 
 function refusal(reason: Reason | ''): LoginAnswer {
   return { refused: { reason: reason || 'login-failed', text: reasonText(reason || 'login-failed') } };

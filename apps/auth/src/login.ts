@@ -136,7 +136,12 @@ export function handleReply(login: Login, step: number, limits: LoginLimits, now
  * Of a login that is not granted: what the present method said about a reply that was counted, or about the facts of the connection.
  * @param asksForm the method shows a form: a wrong answer may be tried again.
  */
-export function handleVerified(login: Login, result: MethodResult, asksForm: boolean, limits: LoginLimits): Login {
+export function handleVerified(
+  login: Login,
+  result: MethodResult,
+  asksForm: boolean,
+  limits: LoginLimits,
+): Login {
   const tries = asksForm ? login.tries - 1 : login.tries;
   switch (result.type) {
     case 'proven':
@@ -173,7 +178,9 @@ export function grantLogin(login: Login, sessionId: string, now: number): Login 
 
 /** Everything that the profile asks for is proven. */
 export function isProven(login: Login): boolean {
-  return login.state !== 'refused' && login.methods.length > 0 && login.proven.length === login.methods.length;
+  return (
+    login.state !== 'refused' && login.methods.length > 0 && login.proven.length === login.methods.length
+  );
 }
 
 export function formatHandle(login: Login): string {
@@ -186,7 +193,8 @@ export function parseHandle(handle: string): { id: string; step: number } | unde
 }
 
 function handleProof(login: Login, { user, mark }: { user: string; mark: string }): Login {
-  if (login.proven.some((proof) => proof.user !== user)) return refuseLogin(login, 'certificate-user-mismatch');
+  if (login.proven.some((proof) => proof.user !== user))
+    return refuseLogin(login, 'certificate-user-mismatch');
   const proven = [...login.proven, { method: login.methods[login.method] ?? '', user, mark }];
   // The last challenge stays: a repeat of the reply that was granted is verified against it.
   if (proven.length === login.methods.length) return { ...login, proven };

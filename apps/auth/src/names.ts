@@ -14,7 +14,8 @@ export function userNameProblem(name: string): string {
   if (name.includes('\\')) return "a name holds no '\\'";
   if (name.trim() !== name) return 'a name neither begins nor ends with a blank';
   if (name.startsWith('#')) return "a name does not begin with '#'";
-  if (name.includes('..') || name.split('/').some((part) => part === '' || part === '.')) return 'a name is no path';
+  if (name.includes('..') || name.split('/').some((part) => part === '' || part === '.'))
+    return 'a name is no path';
   return '';
 }
 

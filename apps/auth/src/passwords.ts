@@ -61,7 +61,8 @@ export class Passwords {
    * @param costs one per existing user.
    */
   async verifyNobody(name: string, password: string, costs: readonly string[]): Promise<PasswordVerdict> {
-    const chosen = createHmac('sha256', this.#nobodyKey).update(name).digest().readUInt32BE(0) % Math.max(1, costs.length);
+    const chosen =
+      createHmac('sha256', this.#nobodyKey).update(name).digest().readUInt32BE(0) % Math.max(1, costs.length);
     const verdict = await this.verify(password, dummyHash(costs[chosen] ?? DEFAULT_COST));
     // Fail closed: nobody is ever right, even if the dummy should match.
     return verdict === 'busy' ? 'busy' : 'wrong';
@@ -98,7 +99,8 @@ export async function hashPassword(password: string, recipe: HashRecipe = DEFAUL
 /** '' = a password that we take. */
 export function passwordProblem(password: string): string {
   if (password === '') return 'a password is missing';
-  if (password.length > MAX_PASSWORD_LENGTH) return `a password has at most ${MAX_PASSWORD_LENGTH} characters`;
+  if (password.length > MAX_PASSWORD_LENGTH)
+    return `a password has at most ${MAX_PASSWORD_LENGTH} characters`;
   if (password.includes('\0')) return 'a password holds no NUL';
   return '';
 }
@@ -110,7 +112,8 @@ export function hashProblem(hash: string): string {
   if (hash.startsWith('$scrypt$')) {
     const recipe = parseScrypt(hash);
     if (!recipe) return 'the scrypt hash is malformed';
-    return 128 * recipe.blockSize * 2 ** recipe.logN > MAX_HASH_MEMORY_BYTES || recipe.passes > MAX_HASH_PASSES
+    return 128 * recipe.blockSize * 2 ** recipe.logN > MAX_HASH_MEMORY_BYTES ||
+      recipe.passes > MAX_HASH_PASSES
       ? TOO_COSTLY
       : '';
   }
@@ -122,7 +125,11 @@ export function hashProblem(hash: string): string {
 /** The part of a hash that decides how long a check takes. */
 export function costOf(hash: string): string {
   const fields = hash.split('$');
-  const end = hash.startsWith('$argon2id$') ? 4 : hash.startsWith('$scrypt$') || fields[2]?.startsWith('rounds=') ? 3 : 2;
+  const end = hash.startsWith('$argon2id$')
+    ? 4
+    : hash.startsWith('$scrypt$') || fields[2]?.startsWith('rounds=')
+      ? 3
+      : 2;
   return fields.slice(0, end).join('$');
 }
 
@@ -135,7 +142,9 @@ function dummyHash(cost: string): string {
 function argon2Problem(hash: string): string {
   const match = ARGON2ID.exec(hash);
   if (!match) return 'the argon2id hash is malformed';
-  return Number(match[1]) * 1024 > MAX_HASH_MEMORY_BYTES || Number(match[2]) > MAX_HASH_PASSES ? TOO_COSTLY : '';
+  return Number(match[1]) * 1024 > MAX_HASH_MEMORY_BYTES || Number(match[2]) > MAX_HASH_PASSES
+    ? TOO_COSTLY
+    : '';
 }
 
 async function verifyScrypt(password: string, hash: string): Promise<boolean> {
@@ -164,7 +173,9 @@ function scryptDigest(
   const memory = 128 * cost.blockSize * (N + cost.passes + 2);
   const options: ScryptOptions = { N, r: cost.blockSize, p: cost.passes, maxmem: memory + 1024 * 1024 };
   return new Promise((resolve, reject) => {
-    scrypt(password, salt, lengthBytes, options, (error, digest) => (error ? reject(error) : resolve(digest)));
+    scrypt(password, salt, lengthBytes, options, (error, digest) =>
+      error ? reject(error) : resolve(digest),
+    );
   });
 }
 
@@ -200,7 +211,10 @@ class Turns {
 /** One thread for crypt hashes, started when the first one comes; it does not keep the process alive. */
 class CryptThread {
   #worker: Worker | undefined;
-  readonly #pending = new Map<number, { resolve: (right: boolean) => void; reject: (error: Error) => void }>();
+  readonly #pending = new Map<
+    number,
+    { resolve: (right: boolean) => void; reject: (error: Error) => void }
+  >();
   #lastId = 0;
   #closed = false;
 
@@ -244,8 +258,10 @@ function base64(bytes: Uint8Array): string {
 }
 
 const SCRYPT_DIGEST_BYTES = 32;
-const DEFAULT_COST = "$argon2id$v=19$m=19456,t=2,p=1";
+const DEFAULT_COST = '$argon2id$v=19$m=19456,t=2,p=1';
 const TOO_COSTLY = 'the hash costs more memory or time than we give a login';
-const ARGON2ID = /^\$argon2id\$v=19\$m=(\d{1,9}),t=(\d{1,4}),p=\d{1,3}\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}$/;
-const SCRYPT = /^\$scrypt\$ln=(\d{1,2}),r=(\d{1,3}),p=(\d{1,3})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{43})$/;
+const ARGON2ID =
+  /^\$argon2id\$v=19\$m=(\d{1,9}),t=(\d{1,4}),p=\d{1,3}\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}$/;
+const SCRYPT =
+  /^\$scrypt\$ln=(\d{1,2}),r=(\d{1,3}),p=(\d{1,3})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{43})$/;
 const CRYPT = /^\$([56])\$(?:rounds=(\d{1,9})\$)?[./0-9A-Za-z]{0,16}\$[./0-9A-Za-z]{43,86}$/;

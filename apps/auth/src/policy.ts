@@ -107,11 +107,16 @@ export function mayEnter(
 ): { ok: true; profile: ProfileSettings } | { ok: false; reason: Reason } {
   const profile = own(settings.profiles, profileName);
   if (!profile) return { ok: false, reason: 'profile-unknown' };
-  const open = profile.allowGroups.length === 0 || profile.allowGroups.some((group) => userGroups.includes(group));
+  const open =
+    profile.allowGroups.length === 0 || profile.allowGroups.some((group) => userGroups.includes(group));
   return open ? { ok: true, profile } : { ok: false, reason: 'profile-forbidden' };
 }
 
-function merge(group: string, groupOrigin: Origin, layers: { keys: PolicyKeys | undefined; origin: Origin }[]) {
+function merge(
+  group: string,
+  groupOrigin: Origin,
+  layers: { keys: PolicyKeys | undefined; origin: Origin }[],
+) {
   const grant: Grant = { ...DEFAULT_GRANT, group };
   const none: Origin = { scope: 'default', name: '' };
   const origins = Object.fromEntries(Object.keys(DEFAULT_GRANT).map((key) => [key, none])) as GrantOrigins;
@@ -132,7 +137,8 @@ function own<T>(record: Readonly<Record<string, T>>, name: string): T | undefine
 }
 
 function deepFreeze<T extends object>(value: T): T {
-  for (const member of Object.values(value)) if (typeof member === 'object' && member !== null) deepFreeze(member);
+  for (const member of Object.values(value))
+    if (typeof member === 'object' && member !== null) deepFreeze(member);
   return Object.freeze(value);
 }
 

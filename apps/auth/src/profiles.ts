@@ -20,8 +20,7 @@ export interface ProfileWish {
 }
 
 export type ProfileChoice =
-  | { ok: true; profile: ProfileSettings; fixed: boolean }
-  | { ok: false; reason: Reason };
+  { ok: true; profile: ProfileSettings; fixed: boolean } | { ok: false; reason: Reason };
 
 export function chooseProfile(settings: Settings, wish: ProfileWish): ProfileChoice {
   const offered = offeredProfiles(settings, wish.serverName);
@@ -40,7 +39,11 @@ export function chooseProfile(settings: Settings, wish: ProfileWish): ProfileCho
 }
 
 /** The profile that a reply selects; undefined = none, or an unknown one: the login keeps its own. */
-export function selectedProfile(settings: Settings, serverName: string, wish: string): ProfileSettings | undefined {
+export function selectedProfile(
+  settings: Settings,
+  serverName: string,
+  wish: string,
+): ProfileSettings | undefined {
   return matching(offeredProfiles(settings, serverName), wish);
 }
 

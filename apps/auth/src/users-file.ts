@@ -123,7 +123,8 @@ export function changeText(text: string, change: UserChange): string {
   const at = lines.findIndex((line) => !isComment(line) && line.slice(0, line.indexOf(':')) === change.name);
   const present = at < 0 ? undefined : parseLine(lines[at] ?? '');
   if (change.verb === 'add') {
-    const problem = userNameProblem(change.name) || change.groups.map(groupNameProblem).find((text) => text !== '');
+    const problem =
+      userNameProblem(change.name) || change.groups.map(groupNameProblem).find((text) => text !== '');
     if (problem) throw new UserChangeRefused(problem);
     if (present) throw new UserChangeRefused(`user '${change.name}' exists already`);
     lines.push(formatLine({ name: change.name, groups: change.groups, locked: false, hash: change.hash }));

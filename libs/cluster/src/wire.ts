@@ -26,7 +26,12 @@ export function fromWire(value: unknown): unknown {
   for (const [key, member] of Object.entries(value)) {
     if (member === null || (!isMap && isOneofName(key, member, value))) continue;
     // Object.defineProperty: a key `__proto__` of a map is data, not the prototype.
-    Object.defineProperty(result, key, { value: fromWire(member), enumerable: true, writable: true, configurable: true });
+    Object.defineProperty(result, key, {
+      value: fromWire(member),
+      enumerable: true,
+      writable: true,
+      configurable: true,
+    });
   }
   return result;
 }

@@ -41,7 +41,10 @@ export function userOfCertificate(der: Uint8Array, field: Settings['certUserFiel
     values =
       field === 'CN' || field === 'UID'
         ? subjectValues(certificate, field)
-        : alternativeNames(certificate.subjectAltName ?? '', field === 'SAN(upn)' ? UPN_PREFIX : EMAIL_PREFIX);
+        : alternativeNames(
+            certificate.subjectAltName ?? '',
+            field === 'SAN(upn)' ? UPN_PREFIX : EMAIL_PREFIX,
+          );
   } catch {
     // Fail closed: what cannot be read names nobody.
     return '';

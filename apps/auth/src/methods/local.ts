@@ -33,8 +33,10 @@ export class LocalMethod implements Method {
       ? await this.#passwords.verify(password, user.hash)
       : await this.#passwords.verifyNobody(name, password, this.#directory.costs);
     if (verdict === 'busy') return { type: 'refused', reason: 'login-limit', user: user?.name ?? '' };
-    if (!user || verdict !== 'right') return { type: 'refused', reason: 'login-failed', user: user?.name ?? '' };
-    if (user.locked) return { type: 'refused', reason: 'login-failed', cause: 'user-locked', user: user.name };
+    if (!user || verdict !== 'right')
+      return { type: 'refused', reason: 'login-failed', user: user?.name ?? '' };
+    if (user.locked)
+      return { type: 'refused', reason: 'login-failed', cause: 'user-locked', user: user.name };
     return { type: 'proven', user: user.name, mark: markOf(user) };
   }
 }
