@@ -6,6 +6,8 @@ export * from './events.ts';
 export * from './journal-lines.ts';
 export * from './journal.ts';
 export * from './node-service.ts';
+export * from './routes.ts';
+export * from './rpc.ts';
 export * from './session-decisions.ts';
 export * from './session.ts';
 export * from './sessions.memory.ts';
