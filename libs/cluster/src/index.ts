@@ -15,3 +15,4 @@ export * from './sessions.ts';
 export * from './settings.ts';
 export * from './tokens.ts';
 export * from './upstream.ts';
+export * from './wire.ts';
