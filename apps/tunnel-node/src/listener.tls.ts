@@ -12,13 +12,14 @@ import { createServer, type Server, type Socket } from 'node:net';
 import * as tls from 'node:tls';
 import type { Log } from '@sallyport/chassis';
 import { helloRecord, serverNameOf } from './client-hello.ts';
-import type {
-  ClientStream,
-  HostCertificates,
-  Listener,
-  ListenerCertificates,
-  ListenerStats,
-  StreamFacts,
+import {
+  HIGH_WATER_BYTES,
+  type ClientStream,
+  type HostCertificates,
+  type Listener,
+  type ListenerCertificates,
+  type ListenerStats,
+  type StreamFacts,
 } from './listener.ts';
 
 export interface TlsListenerOptions {
@@ -365,9 +366,6 @@ export const LISTENER_LIMITS: ListenerLimits = {
   waitingSeconds: 8,
   handshakeSeconds: 10,
 };
-
-/** Bytes of one client that may wait to be sent before data packets are dropped. */
-export const HIGH_WATER_BYTES = 262_144;
 
 /** The server's order. Only ephemeral key exchange and AEAD: docs/protocol.md §2.1. */
 const CIPHERS = [
