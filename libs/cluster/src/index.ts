@@ -12,4 +12,6 @@ export * from './sessions.memory.ts';
 export * from './sessions.ts';
 export * from './settings.ts';
 export * from './tokens.ts';
+export * from './rpc.ts';
+export * from './routes.ts';
 export * from './upstream.ts';
