@@ -12,9 +12,10 @@
  *
  * What is refused gets 401 (log in again) or 503 with X-Reason (come back later).
  */
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Log } from '@sallyport/chassis';
 import {
+  hashToken,
   StoreUnavailable,
   type Claimed,
   type Micros,
@@ -28,6 +29,7 @@ import {
 import type { Engine } from '@sallyport/engine';
 import {
   connectAnswer,
+  identifyClient,
   parseConnect,
   ProtocolError,
   reasonText,
@@ -120,7 +122,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     if (request.token === '') return this.#refuse(stream, 'token-missing');
     if (request.token.length > MAX_TOKEN_LENGTH) return this.#refuse(stream, 'token-unknown');
     // 2. find
-    const tokenHash = createHash('sha256').update(request.token).digest('hex');
+    const tokenHash = hashToken(request.token);
     const session = await this.#sessions.find(tokenHash);
     if (session === undefined) return this.#refuse(stream, 'token-unknown');
     // 3. strap
@@ -414,10 +416,14 @@ function remainingSeconds(session: Session): number {
   return Math.max(1, Math.round(limit - age));
 }
 
+/** Cisco's own families read some headers that others do not. docs/protocol.md §12 */
 function traitsOf(request: ConnectRequest): { anyconnect: boolean; mobile: boolean; apple: boolean } {
-  const anyconnect = /^(cisco )?anyconnect/i.test(request.userAgent) && !/compatible/i.test(request.userAgent);
-  const apple = /apple|iphone|ipad/i.test(`${request.userAgent} ${request.platform}`);
-  return { anyconnect, mobile: request.mobile, apple };
+  const { family, quirks } = identifyClient({
+    'user-agent': request.userAgent,
+    ...(request.platform !== '' && { 'x-anyconnect-identifier-platform': request.platform }),
+  });
+  const anyconnect = family === 'anyconnect' || family === 'anyconnect-ios' || family === 'secure-client';
+  return { anyconnect, mobile: request.mobile, apple: quirks.needsIpv6Route };
 }
 
 /** These are final: the client must log in again. Everything else is 503: come back with the same token (C1). */
