@@ -16,10 +16,13 @@ export class CertificateError extends Error {
  * Reads and checks everything the listener needs; nothing is taken over when one file is bad.
  * @throws CertificateError
  */
-export async function loadCertificates(settings: Pick<Settings, 'tls' | 'vhosts'>): Promise<ListenerCertificates> {
+export async function loadCertificates(
+  settings: Pick<Settings, 'tls' | 'vhosts'>,
+): Promise<ListenerCertificates> {
   const hosts = new Map<string, HostCertificates>();
   hosts.set('', await loadHost(settings.tls));
-  for (const [name, vhost] of Object.entries(settings.vhosts)) hosts.set(name.toLowerCase(), await loadHost(vhost.tls));
+  for (const [name, vhost] of Object.entries(settings.vhosts))
+    hosts.set(name.toLowerCase(), await loadHost(vhost.tls));
   return { hosts };
 }
 
@@ -38,10 +41,16 @@ async function loadHost(tls: TlsSettings): Promise<HostCertificates> {
   }
   const ca = tls.caFile === '' ? undefined : await loadAuthorities(tls.caFile);
   const crl = tls.crlFile === '' ? undefined : await loadRevocations(tls.crlFile);
-  if (crl !== undefined && ca === undefined) throw new CertificateError(tls.crlFile, 'a CRL needs a ca-cert.');
+  if (crl !== undefined && ca === undefined)
+    throw new CertificateError(tls.crlFile, 'a CRL needs a ca-cert.');
   const host: HostCertificates = { pairs, ca, crl, minVersion: tls.minVersion, maxVersion: tls.maxVersion };
   attempt(firstFile, 'the TLS library does not accept it', () =>
-    createSecureContext({ cert: pairs.map((pair) => pair.cert), key: pairs.map((pair) => pair.key), ca, crl }),
+    createSecureContext({
+      cert: pairs.map((pair) => pair.cert),
+      key: pairs.map((pair) => pair.key),
+      ca,
+      crl,
+    }),
   );
   return host;
 }
@@ -50,8 +59,11 @@ async function loadPair(certFile: string, keyFile: string): Promise<{ cert: Buff
   const cert = await read(certFile);
   const key = await read(keyFile);
   const leaf = attempt(certFile, 'no PEM certificate in it', () => new X509Certificate(cert));
-  const secret: KeyObject = attempt(keyFile, 'no PEM private key in it, or it is encrypted', () => createPrivateKey(key));
-  if (!leaf.checkPrivateKey(secret)) throw new CertificateError(keyFile, `this is not the key of ${certFile}.`);
+  const secret: KeyObject = attempt(keyFile, 'no PEM private key in it, or it is encrypted', () =>
+    createPrivateKey(key),
+  );
+  if (!leaf.checkPrivateKey(secret))
+    throw new CertificateError(keyFile, `this is not the key of ${certFile}.`);
   return { cert, key };
 }
 

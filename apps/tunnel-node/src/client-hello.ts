@@ -44,7 +44,8 @@ function findServerName(record: Buffer): string {
 function firstHostName(record: Buffer, start: number, length: number): string {
   if (length < 5 || record.readUInt8(start + 2) !== 0) return '';
   const nameBytes = record.readUInt16BE(start + 3);
-  if (nameBytes > MAX_NAME_BYTES || nameBytes > length - 5 || start + 5 + nameBytes > record.length) return '';
+  if (nameBytes > MAX_NAME_BYTES || nameBytes > length - 5 || start + 5 + nameBytes > record.length)
+    return '';
   return record.toString('latin1', start + 5, start + 5 + nameBytes).toLowerCase();
 }
 

@@ -102,7 +102,13 @@ export class Edge {
     if (this.#closing) return stream.destroy();
     this.#makeRoom();
     const { duplex } = stream;
-    const connection: Connection = { stream, stage: 'head', since: Date.now(), requests: 0, onClose: () => {} };
+    const connection: Connection = {
+      stream,
+      stage: 'head',
+      since: Date.now(),
+      requests: 0,
+      onClose: () => {},
+    };
     connection.onClose = () => this.#connections.delete(duplex);
     this.#connections.set(duplex, connection);
     duplex.once('close', connection.onClose);
@@ -115,8 +121,10 @@ export class Edge {
     if (this.#closing) return;
     this.#closing = true;
     const until = Date.now() + CLOSE_MS;
-    for (const connection of this.#connections.values()) if (connection.stage === 'head') connection.stream.end();
-    while (this.#connections.size > 0 && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+    for (const connection of this.#connections.values())
+      if (connection.stage === 'head') connection.stream.end();
+    while (this.#connections.size > 0 && Date.now() < until)
+      await new Promise((resolve) => setTimeout(resolve, 20));
     for (const connection of this.#connections.values()) connection.stream.destroy();
     clearInterval(this.#ticker);
   }
@@ -144,7 +152,11 @@ export class Edge {
     return http;
   }
 
-  async #handleRequest(request: IncomingMessage, response: ServerResponse, expectsContinue = false): Promise<void> {
+  async #handleRequest(
+    request: IncomingMessage,
+    response: ServerResponse,
+    expectsContinue = false,
+  ): Promise<void> {
     const connection = this.#connections.get(request.socket);
     if (connection === undefined) return void response.destroy();
     if (connection.stage !== 'head') return this.#handlePipelined(connection, request, response);
@@ -152,13 +164,15 @@ export class Edge {
     const refusal = checkHead(request, this.#limits);
     if (refusal) return this.#refuse(connection, request, response, refusal);
     const name = this.#options.route(request.url ?? '');
-    if (name === undefined) return this.#refuse(connection, request, response, { status: 404, cause: 'not-found' });
+    if (name === undefined)
+      return this.#refuse(connection, request, response, { status: 404, cause: 'not-found' });
 
     if (expectsContinue) response.writeContinue();
     enter(connection, 'body');
     const body = await collectBody(request, this.#limits.bodyBytes, this.#bodies);
     if (body === 'aborted') return;
-    if (body === 'too-large') return this.#refuse(connection, request, response, { status: 413, cause: 'body-too-large' });
+    if (body === 'too-large')
+      return this.#refuse(connection, request, response, { status: 413, cause: 'body-too-large' });
     if (body === 'no-room') return this.#refuse(connection, request, response, BUSY);
     if (stageOf(connection) !== 'body') return;
 
@@ -180,7 +194,8 @@ export class Edge {
       return await upstreams[name](insideRequest(request, body, stream.facts));
     } catch (error) {
       if (error instanceof ProtocolError) return { status: error.status, cause: 'malformed' };
-      if (error instanceof StoreUnavailable) return { status: 503, cause: 'upstream', text: reasonText('store-unavailable') };
+      if (error instanceof StoreUnavailable)
+        return { status: 503, cause: 'upstream', text: reasonText('store-unavailable') };
       this.#options.log.error({ upstream: name, error: errorText(error) }, 'a service failed on a request');
       return { status: 503, cause: 'upstream', text: reasonText('error') };
     }
@@ -228,7 +243,12 @@ export class Edge {
   }
 
   /** An answer without a body; the connection closes after it. What the client still sends is read and dropped for a while. */
-  #refuse(connection: Connection, request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
+  #refuse(
+    connection: Connection,
+    request: IncomingMessage,
+    response: ServerResponse,
+    refusal: Refusal,
+  ): void {
     if (connection.stage === 'closing') return;
     this.#options.metrics.requestRefused(refusal.cause);
     this.#options.metrics.requestAnswered(refusal.status);

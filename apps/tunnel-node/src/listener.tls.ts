@@ -47,7 +47,14 @@ export interface ListenerLimits {
 
 /** The form on `node:tls`: the only file that knows `tls.TLSSocket`. */
 export class TlsListener implements Listener {
-  readonly stats: ListenerStats = { accepted: 0, handshakes: 0, refused: {}, handshaking: 0, silent: 0, open: 0 };
+  readonly stats: ListenerStats = {
+    accepted: 0,
+    handshakes: 0,
+    refused: {},
+    handshaking: 0,
+    silent: 0,
+    open: 0,
+  };
   readonly #options: TlsListenerOptions;
   readonly #limits: ListenerLimits;
   #hosts = new Map<string, tls.Server>();
@@ -86,7 +93,9 @@ export class TlsListener implements Listener {
     if (!this.#hosts.has('')) throw new Error('The listener has no certificates yet.');
     this.#accept = accept;
     this.#server = await openSocket(this.#options, (socket) => this.#handleAccept(socket));
-    this.#server.on('error', (error) => this.#options.log.error({ error: error.message }, 'cannot accept connections'));
+    this.#server.on('error', (error) =>
+      this.#options.log.error({ error: error.message }, 'cannot accept connections'),
+    );
     this.#ticker = setInterval(() => this.#handleTick(Date.now()), TICK_MS);
     this.#ticker.unref();
   }
@@ -95,7 +104,8 @@ export class TlsListener implements Listener {
     clearInterval(this.#ticker);
     const server = this.#server;
     this.#server = undefined;
-    for (const arrival of [...this.#silent, ...this.#waiting, ...this.#handshaking.values()]) arrival.socket.destroy();
+    for (const arrival of [...this.#silent, ...this.#waiting, ...this.#handshaking.values()])
+      arrival.socket.destroy();
     // Its callback would wait for the streams that were handed over.
     server?.close();
   }
@@ -104,7 +114,15 @@ export class TlsListener implements Listener {
   #handleAccept(socket: Socket): void {
     this.stats.accepted += 1;
     const address = plainAddress(socket.remoteAddress);
-    const arrival: Arrival = { socket, address, port: socket.remotePort ?? 0, since: Date.now(), parts: [], serverName: '', place: '' };
+    const arrival: Arrival = {
+      socket,
+      address,
+      port: socket.remotePort ?? 0,
+      since: Date.now(),
+      parts: [],
+      serverName: '',
+      place: '',
+    };
     socket.on('error', ignore);
     if (address === '') return void socket.destroy();
     const open = (this.#openByAddress.get(address) ?? 0) + 1;
@@ -127,7 +145,8 @@ export class TlsListener implements Listener {
 
   // 2. hello @returns whether there is nothing more to read here
   #handleHello(arrival: Arrival): boolean {
-    for (let bytes = readBytes(arrival.socket); bytes; bytes = readBytes(arrival.socket)) arrival.parts.push(bytes);
+    for (let bytes = readBytes(arrival.socket); bytes; bytes = readBytes(arrival.socket))
+      arrival.parts.push(bytes);
     const hello = Buffer.concat(arrival.parts);
     const state = helloRecord(hello);
     if (state === 'incomplete') {
@@ -269,7 +288,8 @@ class TlsStream implements ClientStream {
   }
 
   exportKey(label: string, length: number): Uint8Array {
-    const exporter: { exportKeyingMaterial(length: number, label: string, context?: Buffer): Buffer } = this.duplex;
+    const exporter: { exportKeyingMaterial(length: number, label: string, context?: Buffer): Buffer } =
+      this.duplex;
     // No third argument: in TLS 1.2 an empty context is not the same as none.
     return exporter.exportKeyingMaterial(length, label);
   }
@@ -297,9 +317,12 @@ function openSocket(at: { host: string; port: number }, accept: (socket: Socket)
 
 function listenProblem(error: NodeJS.ErrnoException, at: { host: string; port: number }): string {
   const place = at.host === '' ? `TCP port ${at.port}` : `${at.host} TCP port ${at.port}`;
-  if (error.code === 'EADDRINUSE') return `${place} is taken by another program; stop it or choose another tcp-port.`;
-  if (error.code === 'EACCES') return `${place} may not be opened by this user; start as root or choose a port above 1023.`;
-  if (error.code === 'EADDRNOTAVAIL') return `${place} cannot be opened: this machine does not have that address.`;
+  if (error.code === 'EADDRINUSE')
+    return `${place} is taken by another program; stop it or choose another tcp-port.`;
+  if (error.code === 'EACCES')
+    return `${place} may not be opened by this user; start as root or choose a port above 1023.`;
+  if (error.code === 'EADDRNOTAVAIL')
+    return `${place} cannot be opened: this machine does not have that address.`;
   return `${place} cannot be opened (${error.code ?? error.message}).`;
 }
 

@@ -23,15 +23,21 @@ export interface Refusal {
 
 // 1. head
 /** @param method set where Node has looked at it already. */
-export function checkHead(request: IncomingMessage, limits: RequestLimits, method?: 'CONNECT'): Refusal | undefined {
+export function checkHead(
+  request: IncomingMessage,
+  limits: RequestLimits,
+  method?: 'CONNECT',
+): Refusal | undefined {
   const target = request.url ?? '';
   if ((request.method ?? '').length + target.length + ' HTTP/1.1 '.length > limits.requestLineBytes) {
     return { status: 414, cause: 'request-line-too-long' };
   }
   if (headBytes(request) > limits.headerBytes) return { status: 431, cause: 'header-too-large' };
   if (hasDuplicates(request.rawHeaders)) return { status: 400, cause: 'duplicate-header' };
-  if (method === undefined && !METHODS.includes(request.method ?? '')) return { status: 405, cause: 'method' };
-  if (Number(request.headers['content-length'] ?? 0) > limits.bodyBytes) return { status: 413, cause: 'body-too-large' };
+  if (method === undefined && !METHODS.includes(request.method ?? ''))
+    return { status: 405, cause: 'method' };
+  if (Number(request.headers['content-length'] ?? 0) > limits.bodyBytes)
+    return { status: 413, cause: 'body-too-large' };
   return undefined;
 }
 
@@ -53,7 +59,11 @@ export function hasDuplicates(rawHeaders: readonly string[]): boolean {
 
 // 3. body
 /** @returns the body, or 'too-large', or 'aborted' when the client went away. */
-export function collectBody(request: IncomingMessage, limit: number, budget: BodyBudget): Promise<BodyResult> {
+export function collectBody(
+  request: IncomingMessage,
+  limit: number,
+  budget: BodyBudget,
+): Promise<BodyResult> {
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
     let length = 0;
@@ -133,7 +143,11 @@ function connectionFacts(facts: StreamFacts): ConnectionFacts {
 
 // 5. answer
 /** Writes the whole answer, closes the file of a FileRange. @param keep whether the connection may be used again. */
-export async function writeAnswer(response: ServerResponse, answer: InsideResponse, keep: boolean): Promise<void> {
+export async function writeAnswer(
+  response: ServerResponse,
+  answer: InsideResponse,
+  keep: boolean,
+): Promise<void> {
   const { body } = answer;
   try {
     if (response.destroyed) return;

@@ -79,7 +79,8 @@ export class Tunnel {
 
   /** Once a second. */
   handleTick(now: number): void {
-    if (this.#state === 'up' && now >= this.#channel.nextTimeout()) this.#handleOutput(this.#channel.handleTimeout(now));
+    if (this.#state === 'up' && now >= this.#channel.nextTimeout())
+      this.#handleOutput(this.#channel.handleTimeout(now));
   }
 
   /** From now on nothing that this client sends changes anything. */
@@ -103,7 +104,11 @@ export class Tunnel {
   usage(): Usage {
     const { rxBytes, txBytes } = this.#channel.counters;
     const activeMs = Date.now() - (this.#owner.now() - this.#channel.activeAt);
-    return { rxBytes: BigInt(rxBytes), txBytes: BigInt(txBytes), activeAt: BigInt(Math.round(activeMs)) * 1000n };
+    return {
+      rxBytes: BigInt(rxBytes),
+      txBytes: BigInt(txBytes),
+      activeAt: BigInt(Math.round(activeMs)) * 1000n,
+    };
   }
 
   /** @returns what to checkpoint; undefined if no packet moved since the last time. */

@@ -154,7 +154,13 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return this.#serve(stream, head, request, claim, mtu);
   }
 
-  #serve(stream: ClientStream, head: ConnectHead, request: ConnectRequest, claim: Claimed, mtu: TunnelMtu): string {
+  #serve(
+    stream: ClientStream,
+    head: ConnectHead,
+    request: ConnectRequest,
+    claim: Claimed,
+    mtu: TunnelMtu,
+  ): string {
     const { session, lease } = claim;
     if (lease.epoch > this.#seenEpoch) this.#seenEpoch = lease.epoch;
     const lost = this.#lostAlready(session.id, lease.epoch);
@@ -170,7 +176,15 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     const sessionRemainingSeconds = remainingSeconds(session);
     const { mtuBytes } = mtu;
     const id = ++this.#lastId;
-    const parts = { id, lease, session, addresses, mtuBytes, mobile: request.mobile, sessionRemainingSeconds };
+    const parts = {
+      id,
+      lease,
+      session,
+      addresses,
+      mtuBytes,
+      mobile: request.mobile,
+      sessionRemainingSeconds,
+    };
     const tunnel = new Tunnel(parts, stream, this);
     // 6. attach
     const older = this.#bySession.get(session.id);
@@ -274,7 +288,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       return await call();
     } catch (error) {
       if (!(error instanceof StoreUnavailable)) {
-        this.#log.error({ error: error instanceof Error ? error.message : String(error) }, 'the session store failed');
+        this.#log.error(
+          { error: error instanceof Error ? error.message : String(error) },
+          'the session store failed',
+        );
       } else if (this.#owed.length < MAX_OWED) this.#owed.push(call);
       return undefined;
     }
@@ -282,7 +299,11 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
 
   #handleNotice(notice: Notice): void {
     if (notice.upToEpoch > this.#seenEpoch) this.#seenEpoch = notice.upToEpoch;
-    this.#released.set(notice.sessionId, { upToEpoch: notice.upToEpoch, reason: notice.reason, at: this.now() });
+    this.#released.set(notice.sessionId, {
+      upToEpoch: notice.upToEpoch,
+      reason: notice.reason,
+      at: this.now(),
+    });
     const tunnel = this.#bySession.get(notice.sessionId);
     if (tunnel === undefined || tunnel.lease.epoch > notice.upToEpoch) return;
     if (notice.reason === 'superseded') return this.#supersede(tunnel);
@@ -334,7 +355,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       if (now - at < RELEASED_SECONDS * 1000) break;
       this.#released.delete(sessionId);
     }
-    for (const call of this.#owed.splice(0, OWED_PER_TICK)) void this.#tell(async () => Boolean(await call()));
+    for (const call of this.#owed.splice(0, OWED_PER_TICK))
+      void this.#tell(async () => Boolean(await call()));
     this.#publishTraffic();
   }
 
@@ -352,7 +374,9 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 
   async tunnels(): Promise<TunnelInfo[]> {
-    return [...this.#byId.values()].map((tunnel) => tunnel.describe(this.#options.node.name, this.engine.device));
+    return [...this.#byId.values()].map((tunnel) =>
+      tunnel.describe(this.#options.node.name, this.engine.device),
+    );
   }
 
   async disconnect(sessionIds: string[], reason: Reason): Promise<number> {
@@ -377,7 +401,9 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#remove(tunnel);
       this.#options.metrics.tunnelEnded('server-shutdown');
       const { session, lease } = tunnel;
-      parked.push(this.#tell(() => this.#sessions.park(session.id, lease, 'server-shutdown', tunnel.usage())));
+      parked.push(
+        this.#tell(() => this.#sessions.park(session.id, lease, 'server-shutdown', tunnel.usage())),
+      );
       this.#leave(tunnel);
     }
     await Promise.all(parked);
