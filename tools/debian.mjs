@@ -41,8 +41,18 @@ export function missingPackages(profiles) {
 
 /** @param {string} name @returns {string | undefined} path of the program, also where root's programs lie */
 export function findTool(name) {
-  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
-  return folders.filter(Boolean).map((folder) => join(folder, name)).find(isExecutable);
+  const folders = [
+    ...(process.env.PATH ?? '').split(':'),
+    '/usr/local/sbin',
+    '/usr/sbin',
+    '/sbin',
+    '/usr/bin',
+    '/bin',
+  ];
+  return folders
+    .filter(Boolean)
+    .map((folder) => join(folder, name))
+    .find(isExecutable);
 }
 
 function isThere(need) {

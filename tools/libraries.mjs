@@ -1,5 +1,9 @@
 // The one file (or, where roles need it, few) that may import each third-party library. Globs from the root.
-const NEST = ['apps/*/src/*.module.ts', 'apps/*/src/*.controller.ts', 'apps/gateway/src/{main,boot,gateway}.ts'];
+const NEST = [
+  'apps/*/src/*.module.ts',
+  'apps/*/src/*.controller.ts',
+  'apps/gateway/src/{main,boot,gateway}.ts',
+];
 const GRPC = ['libs/cluster/src/rpc.ts', 'apps/gateway/src/admin*.ts'];
 
 export const LIBRARY_OWNERS = {

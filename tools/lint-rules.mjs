@@ -28,17 +28,22 @@ const libraryOwner = {
         if (isIn(pure)) context.report({ node, messageId: 'pure', data: { name: source } });
         return;
       }
-      const name = source.split('/').slice(0, source.startsWith('@') ? 2 : 1).join('/');
+      const name = source
+        .split('/')
+        .slice(0, source.startsWith('@') ? 2 : 1)
+        .join('/');
       const files = owners[name];
       if (!files) context.report({ node, messageId: 'unknown', data: { name } });
-      else if (!isIn(files)) context.report({ node, messageId: 'elsewhere', data: { name, files: files.join(', ') } });
+      else if (!isIn(files))
+        context.report({ node, messageId: 'elsewhere', data: { name, files: files.join(', ') } });
     }
     return {
       ImportDeclaration: (node) => check(node, node.source.value),
       ExportNamedDeclaration: (node) => check(node, node.source?.value),
       ExportAllDeclaration: (node) => check(node, node.source.value),
       ImportExpression: (node) => check(node, node.source.value),
-      'CallExpression[callee.name=/^(require|createRequire)$/]': (node) => check(node, node.arguments[0]?.value),
+      'CallExpression[callee.name=/^(require|createRequire)$/]': (node) =>
+        check(node, node.arguments[0]?.value),
     };
   },
 };

@@ -11,10 +11,14 @@ const THREADS = '16';
 const args = process.argv.slice(2);
 const given = args.some((arg) => arg === '--state-dir' || arg.startsWith('--state-dir='));
 const stateDir = given ? [] : ['--state-dir', join(ROOT, 'state')];
-const child = spawn(process.execPath, [join(ROOT, 'bin', 'sallyport'), 'gateway', '--first-run', ...stateDir, ...args], {
-  stdio: 'inherit',
-  env: { UV_THREADPOOL_SIZE: THREADS, ...process.env },
-});
+const child = spawn(
+  process.execPath,
+  [join(ROOT, 'bin', 'sallyport'), 'gateway', '--first-run', ...stateDir, ...args],
+  {
+    stdio: 'inherit',
+    env: { UV_THREADPOOL_SIZE: THREADS, ...process.env },
+  },
+);
 // The child decides how it ends; a terminal sends Ctrl-C to both of us, so there it only has to be survived.
 for (const signal of ['SIGTERM', 'SIGHUP', 'SIGQUIT']) process.on(signal, () => child.kill(signal));
 process.on('SIGINT', () => {

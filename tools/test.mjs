@@ -15,12 +15,16 @@ const CONCURRENCY = 2;
 
 function main(words) {
   if (process.getuid?.() !== 0 && words.length === 0) {
-    console.error('sallyport: the end-to-end tests make network namespaces, so run "npm test" as root, or name unit tests: npm test -- libs/');
+    console.error(
+      'sallyport: the end-to-end tests make network namespaces, so run "npm test" as root, or name unit tests: npm test -- libs/',
+    );
     return 1;
   }
-  const compiled = spawnSync(process.execPath, [COMPILER, '-b'], { cwd: ROOT, stdio: ['ignore', 2, 2] }).status === 0;
+  const compiled =
+    spawnSync(process.execPath, [COMPILER, '-b'], { cwd: ROOT, stdio: ['ignore', 2, 2] }).status === 0;
   const all = sources();
-  const chosen = words.length === 0 ? all : all.filter((file) => words.some((word) => file.source.includes(word)));
+  const chosen =
+    words.length === 0 ? all : all.filter((file) => words.some((word) => file.source.includes(word)));
   const files = chosen.filter((file) => existsSync(join(ROOT, file.compiled))).map((file) => file.compiled);
   if (words.length === 0 || !compiled) files.unshift(TYPES_TEST); // fails when something does not compile
   if (files.length === 0) {
@@ -48,7 +52,9 @@ function main(words) {
  * @returns {{ source: string, compiled: string }[]} paths relative to the root
  */
 function sources() {
-  const projects = ['libs', 'apps'].flatMap((kind) => readdirSync(join(ROOT, kind)).map((name) => join(kind, name)));
+  const projects = ['libs', 'apps'].flatMap((kind) =>
+    readdirSync(join(ROOT, kind)).map((name) => join(kind, name)),
+  );
   const inProjects = projects.flatMap((project) => testsUnder(project, 'src', ''));
   const folders = readdirSync(join(ROOT, 'test'), { withFileTypes: true })
     .filter((entry) => entry.isDirectory() && !['dist', 'node_modules'].includes(entry.name))
