@@ -221,7 +221,7 @@ function printTable(rows, servers) {
     const [ours, reference] = [median(ofServers.ours ?? []), median(ofServers[REFERENCE] ?? [])];
     const ratio = ours !== undefined && reference ? (ours / reference).toFixed(3) : '';
     console.log(
-      `| ${label} | ${medians.map(show).join(' | ')} | ${ratio} | ${ofServers.ours?.length ?? 0} |`,
+      `| ${label} | ${medians.map(show).join(' | ')} | ${ratio} | ${Math.max(...Object.values(ofServers).map((values) => values.length))} |`,
     );
   }
   for (const row of rows.filter(({ outcome, error }) => outcome || error)) {
