@@ -4,4 +4,6 @@ export * from './node-service.ts';
 export * from './session.ts';
 export * from './sessions.ts';
 export * from './settings.ts';
+export * from './rpc.ts';
+export * from './routes.ts';
 export * from './upstream.ts';

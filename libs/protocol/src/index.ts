@@ -1,5 +1,6 @@
 export * from './bytes.ts';
 export * from './channel.ts';
+export * from './client.ts';
 export * from './connect.ts';
 export * from './connect-answer.ts';
 export * from './cstp.ts';
