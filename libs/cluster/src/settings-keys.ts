@@ -95,7 +95,7 @@ const mtu = mapped<number, number>(
 const LABEL = '[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?';
 const DOMAIN = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})*$`);
 const domain = parsed<string>('a domain name', (value) =>
-  DOMAIN.test(value) ? { value } : { problem: 'is no domain name' },
+  value === '' || DOMAIN.test(value) ? { value } : { problem: 'is no domain name' },
 );
 
 const hostAndPort = parsed<string>('HOST:PORT', (value) => {
