@@ -4,6 +4,7 @@ export * from './clock.ts';
 export * from './events.memory.ts';
 export * from './events.ts';
 export * from './journal-lines.ts';
+export * from './journal-lock.ts';
 export * from './journal.ts';
 export * from './node-service.ts';
 export * from './session-decisions.ts';
