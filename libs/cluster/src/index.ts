@@ -5,6 +5,7 @@ export * from './events.memory.ts';
 export * from './cidr.ts';
 export * from './events.ts';
 export * from './journal-lines.ts';
+export * from './journal-lock.ts';
 export * from './journal.ts';
 export * from './node-service.ts';
 export * from './routes.ts';
