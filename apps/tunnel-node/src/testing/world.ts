@@ -34,6 +34,7 @@ export class World {
   readonly edge: Edge;
   readonly tunnels: Tunnels;
   readonly sessions: MemorySessions;
+  readonly #streams: ClientStream[] = [];
 
   private constructor(sessions: MemorySessions, options: WorldOptions) {
     this.sessions = sessions;
@@ -68,8 +69,16 @@ export class World {
     const limits = options.limits ?? { maxClients: 0, connectsPerMinute: 0 };
     const world = new World(await MemorySessions.open({ limits }), options);
     world.listener.configure(certificates);
-    await world.listener.listen((stream) => world.edge.accept(stream));
+    await world.listener.listen((stream) => {
+      world.#streams.push(stream);
+      world.edge.accept(stream);
+    });
     return world;
+  }
+
+  /** Most bytes that wait to be sent to one client. */
+  pendingBytes(): number {
+    return Math.max(...this.#streams.map((stream) => stream.pendingBytes));
   }
 
   get port(): number {
