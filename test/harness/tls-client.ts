@@ -184,7 +184,7 @@ async function readAnswer(reader: ByteReader, method: string): Promise<HttpAnswe
 
 /** Reads a stream in pieces of the caller's choice. */
 export class ByteReader {
-  #buffer = Buffer.alloc(0);
+  #buffer: Buffer = Buffer.alloc(0);
   #ended = false;
   #wake: () => void = () => {};
   readonly #stream: Readable;
@@ -255,7 +255,7 @@ export class ConnectionEnded extends Error {}
 class RecordTap extends Duplex {
   readonly #raw: Socket;
   readonly #records: { type: number; length: number }[];
-  #head = Buffer.alloc(0);
+  #head: Buffer = Buffer.alloc(0);
   #skip = 0;
 
   constructor(raw: Socket, records: { type: number; length: number }[]) {
