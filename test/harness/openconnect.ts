@@ -117,7 +117,7 @@ export class Openconnect {
 
   /** How often a pattern occurs in its output. */
   count(pattern: RegExp): number {
-    return [...this.output.matchAll(new RegExp(pattern, 'g'))].length;
+    return [...this.output.matchAll(new RegExp(pattern.source, `g${pattern.flags.replace('g', '')}`))].length;
   }
   /** CONNECT requests that were answered. */
   get connects(): number {

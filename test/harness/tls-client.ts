@@ -87,6 +87,8 @@ export class TlsClient {
       raw.destroy();
       throw error;
     }
+    // Node merges queued writes into one record unless this is off.
+    Reflect.set(socket, '_writev', null);
     socket.on('error', () => {});
     return new TlsClient(socket, records);
   }
