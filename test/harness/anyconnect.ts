@@ -177,7 +177,10 @@ export class AnyConnect {
     if (!/^\d+,\d+,\d+\s*$/.test(version)) throw new Error(`update.txt: ${version}`);
     const manifest = parseXml((await get(`${base}/VPNManifest.xml`)).toString());
     const embedded = find(document, 'config/opaque/vpn-core-manifest/vpn');
-    const packages = [...findAll(manifest, 'file'), ...(embedded === undefined ? [] : findAll(embedded, 'file'))];
+    const packages = [
+      ...findAll(manifest, 'file'),
+      ...(embedded === undefined ? [] : findAll(embedded, 'file')),
+    ];
     for (const uri of new Set(packages.map((file) => textOf(find(file, 'uri'))))) {
       await get(uri.startsWith('/') ? uri : `${base}/${uri}`);
     }
@@ -185,8 +188,11 @@ export class AnyConnect {
       await get(textOf(find(file, 'uri')), textOf(find(file, 'hash')));
     }
     parseXml((await get('/+CSCOT+/translation-table?textdomain=AnyConnect&type=manifest')).toString());
-    const platform = this.#options.platform === 'windows' || this.#options.platform === undefined ? 'win' : 'mobile';
-    parseXml((await get(`/+CSCOT+/oem-customization?app=AnyConnect&type=manifest&platform=${platform}`)).toString());
+    const platform =
+      this.#options.platform === 'windows' || this.#options.platform === undefined ? 'win' : 'mobile';
+    parseXml(
+      (await get(`/+CSCOT+/oem-customization?app=AnyConnect&type=manifest&platform=${platform}`)).toString(),
+    );
     const cookieHash = /(?:^|&)sh:([0-9A-F]{40})(?:&|$)/.exec(this.cookies.get('webvpnc') ?? '')?.[1];
     for (const hash of [...this.certificateHashes, ...(cookieHash === undefined ? [] : [cookieHash])]) {
       if (hash !== announcedHash) throw new Error(`certificate ${hash}, announced ${announcedHash}`);
@@ -213,7 +219,10 @@ export class AnyConnect {
   }
 
   /** Headers of CONNECT as the platform sends them; with STRAP signed for this TLS connection, and the key rotated. */
-  connectHeaders(tls: TlsClient, more: readonly (readonly [string, string])[] = []): (readonly [string, string])[] {
+  connectHeaders(
+    tls: TlsClient,
+    more: readonly (readonly [string, string])[] = [],
+  ): (readonly [string, string])[] {
     const replaced = new Set(more.map(([name]) => name.toLowerCase()));
     const platform = this.#options.platform ?? 'windows';
     return [
@@ -255,10 +264,14 @@ export class AnyConnect {
       ['Pragma', 'no-cache'],
       ['User-Agent', LOOKS[this.#options.platform ?? 'windows'].agent],
       ['X-Transcend-Version', '1'],
-      ...(newest === undefined ? [] : [['X-AnyConnect-STRAP-Pubkey', newest.spki.toString('base64')] satisfies [string, string]]),
+      ...(newest === undefined
+        ? []
+        : [['X-AnyConnect-STRAP-Pubkey', newest.spki.toString('base64')] satisfies [string, string]]),
       ['X-Aggregate-Auth', '1'],
       ...(cookies === '' ? [] : [['Cookie', cookies] satisfies [string, string]]),
-      ...(body === undefined ? [] : [['Content-Length', String(Buffer.byteLength(body))] satisfies [string, string]]),
+      ...(body === undefined
+        ? []
+        : [['Content-Length', String(Buffer.byteLength(body))] satisfies [string, string]]),
       ['Host', 'vpn.example.test'],
     ];
   }
@@ -290,7 +303,8 @@ export class AnyConnect {
 
 /** @throws when the answer is not a `config-auth` document. */
 export function readStep(answer: HttpAnswer): Step {
-  if (answer.status !== 200) throw new Error(`answer ${answer.status} ${answer.reason}: ${answer.body.toString()}`);
+  if (answer.status !== 200)
+    throw new Error(`answer ${answer.status} ${answer.reason}: ${answer.body.toString()}`);
   const document = parseXml(answer.body.toString('utf8'));
   if (document.name !== 'config-auth') throw new Error(`not config-auth: ${answer.body.toString()}`);
   const auth = find(document, 'auth');

@@ -19,7 +19,18 @@ export class Authority {
     mkdirSync(folder, { recursive: true });
     const ca = { cert: join(folder, 'ca.pem'), key: join(folder, 'ca.key') };
     await run([
-      ...['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '30'],
+      ...[
+        'openssl',
+        'req',
+        '-x509',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:P-256',
+        '-nodes',
+        '-days',
+        '30',
+      ],
       ...['-subj', `/CN=${name}`, '-keyout', ca.key, '-out', ca.cert],
       ...['-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign,cRLSign'],
     ]);
@@ -58,7 +69,16 @@ export class Authority {
     ]);
     await run([
       ...['openssl', 'x509', '-req', '-in', at('csr'), '-CA', this.ca.cert, '-CAkey', this.ca.key],
-      ...['-set_serial', String(Date.now() * 1000 + serial++), '-days', '30', '-extfile', at('ext'), '-out', at('pem')],
+      ...[
+        '-set_serial',
+        String(Date.now() * 1000 + serial++),
+        '-days',
+        '30',
+        '-extfile',
+        at('ext'),
+        '-out',
+        at('pem'),
+      ],
     ]);
     return { cert: at('pem'), key: at('key') };
   }
@@ -80,7 +100,11 @@ export function sha1Hex(bytes: Uint8Array): string {
 }
 
 /** A line of a users file as ocpasswd writes it, with a SHA-256 crypt hash. */
-export async function userLine(name: string, password: string, groups: readonly string[] = []): Promise<string> {
+export async function userLine(
+  name: string,
+  password: string,
+  groups: readonly string[] = [],
+): Promise<string> {
   const { stdout } = await run(['openssl', 'passwd', '-5', '-stdin'], { input: `${password}\n` });
   return `${name}:${groups.length === 0 ? '*' : groups.join(',')}:${stdout.trim()}\n`;
 }

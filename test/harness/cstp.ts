@@ -72,12 +72,17 @@ export class CstpChannel {
     let at = 0;
     while (this.#rest.length - at >= HEAD) {
       const head = this.#rest.subarray(at, at + HEAD);
-      if (head.readUInt32BE(0) !== MAGIC || head.readUInt8(7) !== 0) throw new Error(`not CSTP: ${head.toString('hex')}`);
+      if (head.readUInt32BE(0) !== MAGIC || head.readUInt8(7) !== 0)
+        throw new Error(`not CSTP: ${head.toString('hex')}`);
       const length = head.readUInt16BE(4);
       if (this.#rest.length - at < HEAD + length) break;
-      const received = { type: head.readUInt8(6), payload: this.#rest.subarray(at + HEAD, at + HEAD + length) };
+      const received = {
+        type: head.readUInt8(6),
+        payload: this.#rest.subarray(at + HEAD, at + HEAD + length),
+      };
       this.frames.push(received);
-      if (received.type === FRAME.dpdRequest && this.answerDpd) this.send(FRAME.dpdResponse, received.payload);
+      if (received.type === FRAME.dpdRequest && this.answerDpd)
+        this.send(FRAME.dpdResponse, received.payload);
       at += HEAD + length;
     }
     this.#rest = this.#rest.subarray(at);

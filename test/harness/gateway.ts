@@ -22,7 +22,11 @@ export class Gateway {
   #process: Spawned | undefined;
   #earlierLogs = '';
 
-  static async start(lab: Lab, settings: SettingsDocument, folder = join(lab.folder, 'gateway')): Promise<Gateway> {
+  static async start(
+    lab: Lab,
+    settings: SettingsDocument,
+    folder = join(lab.folder, 'gateway'),
+  ): Promise<Gateway> {
     const gateway = new Gateway(lab, folder);
     gateway.configure(settings);
     await gateway.start();
@@ -157,7 +161,11 @@ export class Gateway {
   }
 }
 
-export function sumOf(samples: Map<string, number>, name: string, labels: Record<string, string> = {}): number {
+export function sumOf(
+  samples: Map<string, number>,
+  name: string,
+  labels: Record<string, string> = {},
+): number {
   let sum = 0;
   for (const [sample, value] of samples) {
     if (sample !== name && !sample.startsWith(`${name}{`)) continue;

@@ -96,7 +96,11 @@ export class Lab {
   }
 
   /** Starts a program in a namespace; its pid is the program's own. */
-  spawn(namespace: string, argv: readonly string[], options: { input?: string | 'pipe'; env?: NodeJS.ProcessEnv } = {}): Spawned {
+  spawn(
+    namespace: string,
+    argv: readonly string[],
+    options: { input?: string | 'pipe'; env?: NodeJS.ProcessEnv } = {},
+  ): Spawned {
     const child = spawn('ip', ['netns', 'exec', namespace, ...argv], {
       stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
@@ -161,7 +165,9 @@ export class Lab {
     const argv = ['ping', '-n', '-i', '0.1', '-W', '2', '-c', String(options.count ?? 3)];
     if (options.source !== undefined) argv.push('-I', options.source);
     if (options.size !== undefined) argv.push('-M', 'do', '-s', String(options.size));
-    const { stdout } = await this.exec(options.namespace ?? this.client(), [...argv, target], { anyCode: true });
+    const { stdout } = await this.exec(options.namespace ?? this.client(), [...argv, target], {
+      anyCode: true,
+    });
     return Number(/(\d+) received/.exec(stdout)?.[1] ?? 0);
   }
 
@@ -188,13 +194,20 @@ export class Lab {
   }
 
   #namespaces(): string[] {
-    return [this.gateway, this.lan, ...Array.from({ length: this.#clients }, (_, index) => this.client(index))];
+    return [
+      this.gateway,
+      this.lan,
+      ...Array.from({ length: this.#clients }, (_, index) => this.client(index)),
+    ];
   }
 
   async #build(options: LabOptions): Promise<void> {
     for (const name of this.#namespaces()) await run(['ip', 'netns', 'add', name]);
     for (const name of this.#namespaces()) await run(['ip', '-n', name, 'link', 'set', 'lo', 'up']);
-    await this.#join(this.gateway, 'lan', ['198.51.100.1/24', '2001:db8:2::1/64'], this.lan, ['198.51.100.2/24', '2001:db8:2::2/64']);
+    await this.#join(this.gateway, 'lan', ['198.51.100.1/24', '2001:db8:2::1/64'], this.lan, [
+      '198.51.100.2/24',
+      '2001:db8:2::2/64',
+    ]);
     if (options.lanRoute !== false) await this.#routeAll(this.lan, '198.51.100.1', '2001:db8:2::1');
     for (let index = 0; index < this.#clients; index++) {
       const near = `192.0.2.${4 * index + 1}`;
@@ -208,12 +221,31 @@ export class Lab {
       await this.#routeAll(this.client(index), near, `2001:db8:1:${index}::1`);
     }
     if (options.forwarding === true) {
-      await this.exec(this.gateway, ['sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1']);
+      await this.exec(this.gateway, [
+        'sysctl',
+        '-qw',
+        'net.ipv4.ip_forward=1',
+        'net.ipv6.conf.all.forwarding=1',
+      ]);
     }
   }
 
   async #join(gateway: string, device: string, near: string[], other: string, far: string[]): Promise<void> {
-    await run(['ip', 'link', 'add', device, 'netns', gateway, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', other]);
+    await run([
+      'ip',
+      'link',
+      'add',
+      device,
+      'netns',
+      gateway,
+      'type',
+      'veth',
+      'peer',
+      'name',
+      'eth0',
+      'netns',
+      other,
+    ]);
     for (const [namespace, link, addresses] of [
       [gateway, device, near],
       [other, 'eth0', far],
@@ -290,7 +322,11 @@ function guardExit(): void {
   if (guarded) return;
   guarded = true;
   process.on('exit', () => Lab.closeAllSync());
-  for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]] as const) {
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const) {
     process.on(signal, () => {
       if (process.listenerCount(signal) === 1) process.exit(code);
     });

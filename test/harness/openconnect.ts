@@ -46,11 +46,14 @@ export class Openconnect {
   }
 
   /** `--authenticate`: logs in and prints what a tunnel process needs. */
-  static async authenticate(options: OpenconnectOptions): Promise<{ cookie: string; fingerprint: string; output: string }> {
+  static async authenticate(
+    options: OpenconnectOptions,
+  ): Promise<{ cookie: string; fingerprint: string; output: string }> {
     const client = new Openconnect({ ...options, more: ['--authenticate', ...(options.more ?? [])] });
     const code = await client.exited;
     const value = (name: string) => new RegExp(`^${name}='(.*)'$`, 'm').exec(client.output)?.[1] ?? '';
-    if (code !== 0 || value('COOKIE') === '') throw new Error(`no cookie (exit code ${code}):\n${client.output}`);
+    if (code !== 0 || value('COOKIE') === '')
+      throw new Error(`no cookie (exit code ${code}):\n${client.output}`);
     return { cookie: value('COOKIE'), fingerprint: value('FINGERPRINT'), output: client.output };
   }
 
@@ -128,9 +131,11 @@ export class Openconnect {
   }
 
   async whenConnects(count: number, timeoutMs = 20_000): Promise<void> {
-    await eventually(`CONNECT number ${count}`, () => this.connects >= count, timeoutMs).catch((error: unknown) => {
-      throw new Error(`no CONNECT number ${count}:\n${this.output}`, { cause: error });
-    });
+    await eventually(`CONNECT number ${count}`, () => this.connects >= count, timeoutMs).catch(
+      (error: unknown) => {
+        throw new Error(`no CONNECT number ${count}:\n${this.output}`, { cause: error });
+      },
+    );
   }
 
   /** SIGINT logs out with BYE; SIGHUP leaves without one; SIGUSR2 reconnects. */

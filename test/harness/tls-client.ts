@@ -137,7 +137,8 @@ export function formatRequest(request: HttpRequest): Buffer {
   const headers = [...(request.headers ?? [])];
   const has = (name: string) => headers.some(([given]) => given.toLowerCase() === name);
   if (!has('host')) headers.push(['Host', 'vpn.example.test']);
-  if (request.body !== undefined && !has('content-length')) headers.push(['Content-Length', String(body.length)]);
+  if (request.body !== undefined && !has('content-length'))
+    headers.push(['Content-Length', String(body.length)]);
   const lines = headers.map(([name, value]) => `${name}: ${value}\r\n`).join('');
   return Buffer.concat([Buffer.from(`${request.method} ${request.path} HTTP/1.1\r\n${lines}\r\n`), body]);
 }
@@ -147,7 +148,9 @@ export function header(answer: HttpAnswer, name: string): string | undefined {
 }
 
 export function headers(answer: HttpAnswer, name: string): string[] {
-  return answer.headers.filter(([given]) => given.toLowerCase() === name.toLowerCase()).map(([, value]) => value);
+  return answer.headers
+    .filter(([given]) => given.toLowerCase() === name.toLowerCase())
+    .map(([, value]) => value);
 }
 
 /** Cookies that an answer sets: name to value, '' = cleared. The last of a name counts. */
@@ -177,9 +180,11 @@ async function readAnswer(reader: ByteReader, method: string): Promise<HttpAnswe
     head,
   };
   const length = header(answer, 'content-length');
-  const bodiless = method === 'HEAD' || (method === 'CONNECT' && answer.status === 200) || answer.status === 204;
+  const bodiless =
+    method === 'HEAD' || (method === 'CONNECT' && answer.status === 200) || answer.status === 204;
   if (bodiless) return answer;
-  if (header(answer, 'transfer-encoding') !== undefined) throw new Error('the gateway must never send chunks');
+  if (header(answer, 'transfer-encoding') !== undefined)
+    throw new Error('the gateway must never send chunks');
   answer.body = length === undefined ? await reader.toEnd() : await reader.exactly(Number(length));
   return answer;
 }

@@ -29,7 +29,9 @@ export class World {
       const authority = await Authority.create(join(lab.folder, 'pki'));
       const server = await authority.server('ecdsa', 'vpn.example.test', [lab.gatewayIpv4, lab.gatewayIpv6]);
       const usersFile = join(lab.folder, 'users');
-      const lines = (options.users ?? [ALICE, BOB]).map(({ name, password, groups }) => userLine(name, password, groups));
+      const lines = (options.users ?? [ALICE, BOB]).map(({ name, password, groups }) =>
+        userLine(name, password, groups),
+      );
       writeFileSync(usersFile, (await Promise.all(lines)).join(''), { mode: 0o600 });
       const own = options.settings;
       const extra = typeof own === 'function' ? own({ folder: lab.folder, authority }) : (own ?? {});
@@ -103,8 +105,10 @@ export function basicSettings(server: KeyPair, usersFile: string): SettingsDocum
     route: ['198.51.100.0/24', '2001:db8:2::/64'],
     dns: ['198.51.100.2'],
     'max-login-tries': 3,
-    'connects-per-token-per-minute': 0,
+    'connects-per-token': 0,
     'max-same-clients': 0,
+    'max-connections-per-address': 0,
+    'max-logins-per-address': 0,
     'log-level': 'debug',
     profiles: {
       staff: { label: 'Staff', methods: ['local'], default: true },

@@ -11,7 +11,8 @@ export function parseXml(text: string): Element {
   const source = text.replace(/^\s*<\?xml[^>]*\?>/, '').trim();
   const root: Element = { name: '', attributes: new Map(), children: [] };
   const stack: Element[] = [root];
-  const token = /<!\[CDATA\[([\s\S]*?)\]\]>|<!--[\s\S]*?-->|<(\/?)([\w:.-]+)((?:\s+[\w:.-]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(\/?)>|([^<]+)/y;
+  const token =
+    /<!\[CDATA\[([\s\S]*?)\]\]>|<!--[\s\S]*?-->|<(\/?)([\w:.-]+)((?:\s+[\w:.-]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(\/?)>|([^<]+)/y;
   while (token.lastIndex < source.length) {
     const at = token.lastIndex;
     const found = token.exec(source);
@@ -31,7 +32,8 @@ export function parseXml(text: string): Element {
   }
   const elements = root.children.filter((child): child is Element => typeof child !== 'string');
   const [only] = elements;
-  if (stack.length !== 1 || only === undefined || elements.length !== 1) throw new Error('not exactly one element');
+  if (stack.length !== 1 || only === undefined || elements.length !== 1)
+    throw new Error('not exactly one element');
   return only;
 }
 
@@ -66,11 +68,17 @@ export function writeXml(element: Element, style: WriteStyle = {}): string {
   const attributes = [...element.attributes];
   if (altered) attributes.reverse();
   const quote = altered ? "'" : '"';
-  const head = attributes.map(([name, value]) => ` ${altered ? ' ' : ''}${name}=${quote}${escapeXml(value)}${quote}`);
+  const head = attributes.map(
+    ([name, value]) => ` ${altered ? ' ' : ''}${name}=${quote}${escapeXml(value)}${quote}`,
+  );
   const onlyElements = element.children.every((child) => typeof child !== 'string' || child.trim() === '');
   const gap = altered && onlyElements && element.children.length > 0 ? '\r\n  ' : '';
   const inner = element.children.map((child) =>
-    typeof child === 'string' ? (altered && onlyElements ? '' : escapeXml(child)) : writeXml(child, style) + gap,
+    typeof child === 'string'
+      ? altered && onlyElements
+        ? ''
+        : escapeXml(child)
+      : writeXml(child, style) + gap,
   );
   return `<${element.name}${head.join('')}${altered ? ' ' : ''}>${gap}${inner.join('')}</${element.name}>`;
 }
