@@ -11,7 +11,7 @@ Connected to HTTPS on 192.0.2.1 with ciphersuite (TLS1.3)-(ECDHE-SECP256R1)-(ECD
 >
 > <?xml version="1.0"?>
 > <config-auth type="init"/>
-Got HTTP response: HTTP/1.1 200 OK
+GROUP: [Staff|Guests]:Got HTTP response: HTTP/1.1 200 OK
 Content-Type: text/xml; charset=utf-8
 Set-Cookie: webvpncontext=abc; path=/
 HTTP body length:  (20)

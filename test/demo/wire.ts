@@ -17,7 +17,8 @@ export function exchangesOf(output: string): Exchange[] {
   let part: 'request-head' | 'request-body' | 'answer-head' | 'other' = 'other';
   for (const line of output.split(/\r?\n/)) {
     const request = /^> (GET|POST|HEAD|CONNECT) (\S+) HTTP\/1\.1/.exec(line);
-    const answer = /^Got (?:HTTP|CONNECT) response: HTTP\/1\.[01] (\d+)/.exec(line);
+    // A prompt of openconnect may stand before it on the same line.
+    const answer = /Got (?:HTTP|CONNECT) response: HTTP\/1\.[01] (\d+)/.exec(line);
     const current = found.at(-1);
     if (request !== null) {
       const [, method = '', path = ''] = request;
