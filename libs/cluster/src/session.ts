@@ -1,3 +1,15 @@
+/*
+ *             started            claimed (first CONNECT)
+ *   (nothing) ───────▶ authed ───────────────────────────▶ up ◀──┐ claimed (another CONNECT, perhaps on another node)
+ *                        │                                │ ▲ └──┘ stats
+ *                        │                         parked │ │ claimed
+ *                        │                                ▼ │
+ *                        │                              parked ◀──┐ parked (the store was away: its time does not count)
+ *                        │ ended                  ended │ │ ▲  └──┘
+ *                        └──────────────▶ closed ◀──────┴─┘ (from up and parked)
+ *
+ * `closed` is final. An event whose `n` is not above the record's is old news and changes nothing.
+ */
 import type { Grant, GrantOrigins, Reason } from '@sallyport/protocol';
 
 /** Microseconds since 1970, from the store's clock. */
@@ -31,7 +43,7 @@ export interface SessionClient {
 export interface SessionAddresses {
   /** '' = none. */
   ipv4: string;
-  /** Address of the client's prefix, without the length; '' = none. */
+  /** The client's address in its prefix, without the length (`grant.ipv6SubnetPrefix`); '' = none. */
   ipv6: string;
 }
 
@@ -48,6 +60,7 @@ export interface Session {
   origins: GrantOrigins;
   client: SessionClient;
   state: SessionState;
+  /** The present one while `up`, else the last one; undefined before the first claim. */
   lease?: Lease;
   addresses: SessionAddresses;
   /** base64 SPKI of the client's STRAP keys, newest first, at most two; empty = client has none. */
@@ -55,14 +68,18 @@ export interface Session {
   createdAt: Micros;
   /** Start of the present tunnel. */
   upAt: Micros;
+  /** 0n while there is a tunnel. */
   parkedAt: Micros;
-  /** Last DATA packet in either direction, as last checkpointed. */
+  /** Last DATA packet in either direction, as last checkpointed; moved on by the time that the session was parked. */
   activeAt: Micros;
   endedAt: Micros;
   endReason: Reason | '';
   /** Payload bytes over all epochs: rx from the client, tx to it. */
   rxBytes: bigint;
   txBytes: bigint;
+  /** What the present (or last) tunnel has of them. */
+  tunnelRxBytes: bigint;
+  tunnelTxBytes: bigint;
   /** Number of events so far. */
   n: number;
 }
@@ -77,7 +94,7 @@ interface EventHead {
   at: Micros;
 }
 
-/** Facts of one session, in order. Applying them to nothing rebuilds it. */
+/** Facts of one session, in order. Applying them to nothing rebuilds it. Bytes are totals over all epochs. */
 export type SessionEvent = EventHead &
   (
     | {
@@ -106,3 +123,155 @@ export type SessionEvent = EventHead &
   );
 
 export const SESSION_VERSION = 1;
+
+/** Two keys stay good: the newest, and the one before it until the newest is used (CLUSTER.md C13). */
+export const STRAP_KEYS_KEPT = 2;
+
+/** An event that cannot follow on the state of its session: a fault of ours or of the journal, never of a client. */
+export class ImpossibleTransition extends Error {
+  constructor(sessionId: string, state: SessionState | 'nothing', event: SessionEvent, detail = '') {
+    const why = detail === '' ? '' : ` (${detail})`;
+    super(`session ${sessionId} in state ${state} cannot take event ${event.type} n=${event.n}${why}`);
+    this.name = 'ImpossibleTransition';
+  }
+}
+
+/** A record or event of a later release: reading it as ours could lose what we do not know of. */
+export class NewerVersion extends Error {
+  constructor(what: string, version: number) {
+    super(
+      `${what} has version ${version}, this program reads up to ${SESSION_VERSION}: use the newer program`,
+    );
+    this.name = 'NewerVersion';
+  }
+}
+
+export type EventOf<T extends SessionEvent['type']> = Extract<SessionEvent, { type: T }>;
+
+/**
+ * One step of the session's life. Pure: the same events always give the same record.
+ * @param session undefined before `started`.
+ * @returns a new record; the given one unchanged when the event is old news.
+ * @throws ImpossibleTransition, NewerVersion
+ */
+export function apply(session: Session | undefined, event: SessionEvent): Session {
+  if (event.v > SESSION_VERSION)
+    throw new NewerVersion(`event ${event.type} of session ${event.sessionId}`, event.v);
+  if (session === undefined) {
+    if (event.type !== 'started') throw new ImpossibleTransition(event.sessionId, 'nothing', event);
+    return started(event);
+  }
+  if (event.sessionId !== session.id) {
+    throw new ImpossibleTransition(session.id, session.state, event, `event of ${event.sessionId}`);
+  }
+  if (event.n <= session.n) return session;
+  if (!FOLLOWS[event.type].includes(session.state))
+    throw new ImpossibleTransition(session.id, session.state, event);
+  switch (event.type) {
+    case 'started':
+      throw new ImpossibleTransition(session.id, session.state, event);
+    case 'claimed':
+      return claimed(session, event);
+    case 'parked':
+      return { ...counted(session, event), state: 'parked', parkedAt: event.at };
+    case 'stats':
+      return counted(session, event);
+    case 'ended':
+      return { ...counted(session, event), state: 'closed', endedAt: event.at, endReason: event.reason };
+  }
+}
+
+/** 0n before the first claim. */
+export function epochOf(session: Session): Micros {
+  return session.lease?.epoch ?? 0n;
+}
+
+export function sameLease(a: Lease | undefined, b: Lease): boolean {
+  return a !== undefined && a.epoch === b.epoch && a.claimId === b.claimId;
+}
+
+/** States that an event may find. */
+const FOLLOWS: Record<SessionEvent['type'], readonly SessionState[]> = {
+  started: [],
+  claimed: ['authed', 'up', 'parked'],
+  parked: ['up', 'parked'],
+  stats: ['up'],
+  ended: ['authed', 'up', 'parked'],
+};
+
+function started(event: EventOf<'started'>): Session {
+  return {
+    v: SESSION_VERSION,
+    id: event.sessionId,
+    tokenHash: event.tokenHash,
+    user: event.user,
+    profile: event.profile,
+    grant: event.grant,
+    origins: event.origins,
+    client: event.client,
+    state: 'authed',
+    lease: undefined,
+    addresses: NO_ADDRESSES,
+    strapKeys: event.strapKeys,
+    createdAt: event.at,
+    upAt: 0n,
+    parkedAt: 0n,
+    activeAt: 0n,
+    endedAt: 0n,
+    endReason: '',
+    rxBytes: 0n,
+    txBytes: 0n,
+    tunnelRxBytes: 0n,
+    tunnelTxBytes: 0n,
+    n: event.n,
+  };
+}
+
+function claimed(session: Session, event: EventOf<'claimed'>): Session {
+  if (event.lease.epoch <= epochOf(session)) {
+    throw new ImpossibleTransition(
+      session.id,
+      session.state,
+      event,
+      `epoch ${event.lease.epoch} is not above`,
+    );
+  }
+  return {
+    ...session,
+    state: 'up',
+    lease: event.lease,
+    addresses: event.addresses,
+    client: event.client,
+    strapKeys: event.strapKeys,
+    upAt: event.at,
+    parkedAt: 0n,
+    activeAt: activeAtClaim(session, event.at),
+    tunnelRxBytes: 0n,
+    tunnelTxBytes: 0n,
+    n: event.n,
+  };
+}
+
+/** Idle time is inherited over a move; parked time counts towards `disconnected-timeout` only (CLUSTER.md C13). */
+function activeAtClaim(session: Session, now: Micros): Micros {
+  if (session.state === 'authed') return now;
+  if (session.state !== 'parked' || now < session.parkedAt) return session.activeAt;
+  return session.activeAt + (now - session.parkedAt);
+}
+
+function counted(session: Session, event: EventOf<'parked' | 'stats' | 'ended'>): Session {
+  if (event.epoch !== epochOf(session)) {
+    throw new ImpossibleTransition(session.id, session.state, event, `its epoch is ${event.epoch}`);
+  }
+  return {
+    ...session,
+    activeAt: event.activeAt,
+    rxBytes: event.rxBytes,
+    txBytes: event.txBytes,
+    tunnelRxBytes: session.tunnelRxBytes + (event.rxBytes - session.rxBytes),
+    tunnelTxBytes: session.tunnelTxBytes + (event.txBytes - session.txBytes),
+    n: event.n,
+  };
+}
+
+const NO_ADDRESSES: SessionAddresses = { ipv4: '', ipv6: '' };

@@ -72,6 +72,8 @@ export interface ClaimRequest {
   client: SessionClient;
   /** The key that the client rotates to in this CONNECT; '' = it stays. */
   strapKey: string;
+  /** The key that this CONNECT proved to have: it stays good until the new one is used. Absent = the newest stored. */
+  strapProved?: string;
   /** Highest epoch that this node has seen. */
   seenEpoch: Micros;
 }

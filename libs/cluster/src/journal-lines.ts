@@ -1,0 +1,356 @@
+/*
+ * The journal's lines: one JSON object each, numbers above 2^53 as decimal text. `type` tells which:
+ *   an event's type    one event, as it is in memory
+ *   record             a whole session: the short form of all its events so far
+ *   hint               an address that rests
+ *   alive              the store was running at that time
+ * Whatever is read is checked, because a file can be edited and a disk can fail.
+ */
+import type { Grant, GrantOrigins, Reason } from '@sallyport/protocol';
+import { REASONS } from '@sallyport/protocol';
+import type { Hint } from './addresses.ts';
+import type { Lease, Micros, Session, SessionAddresses, SessionClient, SessionEvent } from './session.ts';
+import { NewerVersion, SESSION_VERSION } from './session.ts';
+
+export type Entry =
+  | { type: 'event'; event: SessionEvent }
+  | { type: 'record'; record: Session }
+  | { type: 'hint'; hint: Hint }
+  | { type: 'alive'; at: Micros };
+
+/** The JSON of an event: also what other transports carry. Without a line end. */
+export function encodeEvent(event: SessionEvent): string {
+  return JSON.stringify(event, bigintAsText);
+}
+
+export function encodeRecord(record: Session): string {
+  return JSON.stringify({ type: 'record', ...record }, bigintAsText);
+}
+
+export function encodeHint(hint: Hint): string {
+  return JSON.stringify({ v: SESSION_VERSION, type: 'hint', ...hint }, bigintAsText);
+}
+
+export function encodeAlive(at: Micros): string {
+  return JSON.stringify({ v: SESSION_VERSION, type: 'alive', at }, bigintAsText);
+}
+
+/** @throws MalformedLine, NewerVersion */
+export function decodeEvent(text: string): SessionEvent {
+  const entry = decodeLine(text);
+  if (entry.type !== 'event') throw new MalformedLine(`${entry.type} is not an event`);
+  return entry.event;
+}
+
+/** @throws MalformedLine, NewerVersion */
+export function decodeLine(text: string): Entry {
+  const line = Fields.parse(text);
+  const v = line.count('v');
+  const type = line.text('type');
+  if (v > SESSION_VERSION) throw new NewerVersion(`line of type ${type}`, v);
+  if (v < 1) throw new MalformedLine(`v: ${v} is no version`);
+  switch (type) {
+    case 'record':
+      return { type, record: record(line, v) };
+    case 'hint':
+      return { type, hint: hint(line) };
+    case 'alive':
+      return { type, at: line.whole('at') };
+    default:
+      return { type: 'event', event: event(line, v, type) };
+  }
+}
+
+/** What is wrong with a line, without its data. */
+export class MalformedLine extends Error {
+  /** Not even JSON: what a torn write leaves. */
+  readonly torn: boolean;
+
+  constructor(message: string, torn = false) {
+    super(message);
+    this.name = 'MalformedLine';
+    this.torn = torn;
+  }
+}
+
+function event(line: Fields, v: number, type: string): SessionEvent {
+  const head = {
+    v,
+    sessionId: line.text('sessionId'),
+    epoch: line.whole('epoch'),
+    n: line.count('n'),
+    at: line.whole('at'),
+  };
+  switch (type) {
+    case 'started':
+      return {
+        ...head,
+        type,
+        ...owner(line),
+        client: client(line.object('client')),
+        strapKeys: line.texts('strapKeys'),
+      };
+    case 'claimed':
+      return {
+        ...head,
+        type,
+        lease: lease(line.object('lease')),
+        addresses: addresses(line.object('addresses')),
+        client: client(line.object('client')),
+        strapKeys: line.texts('strapKeys'),
+        resumed: line.flag('resumed'),
+        moved: line.flag('moved'),
+      };
+    case 'parked':
+    case 'ended':
+      return { ...head, type, reason: reason(line.text('reason')), ...usage(line) };
+    case 'stats':
+      return { ...head, type, ...usage(line) };
+    default:
+      throw new MalformedLine(`type: unknown`);
+  }
+}
+
+function record(line: Fields, v: number): Session {
+  const endReason = line.text('endReason');
+  return {
+    v,
+    id: line.text('id'),
+    ...owner(line),
+    client: client(line.object('client')),
+    state: state(line.text('state')),
+    lease: line.has('lease') ? lease(line.object('lease')) : undefined,
+    addresses: addresses(line.object('addresses')),
+    strapKeys: line.texts('strapKeys'),
+    createdAt: line.whole('createdAt'),
+    upAt: line.whole('upAt'),
+    parkedAt: line.whole('parkedAt'),
+    endedAt: line.whole('endedAt'),
+    endReason: endReason === '' ? '' : reason(endReason),
+    ...usage(line),
+    tunnelRxBytes: line.whole('tunnelRxBytes'),
+    tunnelTxBytes: line.whole('tunnelTxBytes'),
+    n: line.count('n'),
+  };
+}
+
+function owner(line: Fields) {
+  return {
+    tokenHash: line.text('tokenHash'),
+    user: line.text('user'),
+    profile: line.text('profile'),
+    grant: grant(line.object('grant')),
+    origins: origins(line.object('origins')),
+  };
+}
+
+function usage(line: Fields) {
+  return { activeAt: line.whole('activeAt'), rxBytes: line.whole('rxBytes'), txBytes: line.whole('txBytes') };
+}
+
+function lease(fields: Fields): Lease {
+  return {
+    name: fields.text('name'),
+    incarnation: fields.text('incarnation'),
+    epoch: fields.whole('epoch'),
+    claimId: fields.text('claimId'),
+  };
+}
+
+function addresses(fields: Fields): SessionAddresses {
+  return { ipv4: fields.text('ipv4'), ipv6: fields.text('ipv6') };
+}
+
+function client(fields: Fields): SessionClient {
+  return {
+    address: fields.text('address'),
+    userAgent: fields.text('userAgent'),
+    platform: fields.text('platform'),
+    hostname: fields.text('hostname'),
+  };
+}
+
+function hint(line: Fields): Hint {
+  const family = line.text('family');
+  if (family !== 'ipv4' && family !== 'ipv6') throw new MalformedLine('family: unknown');
+  return {
+    family,
+    address: line.text('address'),
+    length: line.count('length'),
+    user: line.text('user'),
+    profile: line.text('profile'),
+    freedAt: line.whole('freedAt'),
+  };
+}
+
+function reason(name: string): Reason {
+  if (!isReason(name)) throw new MalformedLine('reason: unknown');
+  return name;
+}
+
+function isReason(name: string): name is Reason {
+  return Object.hasOwn(REASONS, name);
+}
+
+function state(name: string): Session['state'] {
+  if (name !== 'authed' && name !== 'up' && name !== 'parked' && name !== 'closed') {
+    throw new MalformedLine('state: unknown');
+  }
+  return name;
+}
+
+function grant(fields: Fields): Grant {
+  return {
+    group: fields.text('group'),
+    ipv4Pools: fields.texts('ipv4Pools'),
+    ipv6Pools: fields.texts('ipv6Pools'),
+    ipv6SubnetPrefix: fields.count('ipv6SubnetPrefix'),
+    explicitIpv4: fields.text('explicitIpv4'),
+    explicitIpv6: fields.text('explicitIpv6'),
+    routes: fields.texts('routes'),
+    noRoutes: fields.texts('noRoutes'),
+    dns: fields.texts('dns'),
+    nbns: fields.texts('nbns'),
+    defaultDomain: fields.text('defaultDomain'),
+    splitDns: fields.texts('splitDns'),
+    tunnelAllDns: fields.flag('tunnelAllDns'),
+    clientBypassProtocol: fields.flag('clientBypassProtocol'),
+    mtuBytes: fields.count('mtuBytes'),
+    dpdSeconds: fields.count('dpdSeconds'),
+    mobileDpdSeconds: fields.count('mobileDpdSeconds'),
+    keepaliveSeconds: fields.count('keepaliveSeconds'),
+    idleTimeoutSeconds: fields.count('idleTimeoutSeconds'),
+    mobileIdleTimeoutSeconds: fields.count('mobileIdleTimeoutSeconds'),
+    sessionTimeoutSeconds: fields.count('sessionTimeoutSeconds'),
+    cookieTimeoutSeconds: fields.count('cookieTimeoutSeconds'),
+    disconnectedTimeoutSeconds: fields.count('disconnectedTimeoutSeconds'),
+    rekeySeconds: fields.count('rekeySeconds'),
+    maxSameClients: fields.count('maxSameClients'),
+    onLimit: onLimit(fields.text('onLimit')),
+    banner: fields.text('banner'),
+    noUdp: fields.flag('noUdp'),
+    profileFile: fields.text('profileFile'),
+  };
+}
+
+function onLimit(text: string): Grant['onLimit'] {
+  if (text !== 'refuse' && text !== 'replace-oldest') throw new MalformedLine('onLimit: unknown');
+  return text;
+}
+
+function origins(fields: Fields): GrantOrigins {
+  const origin = (key: keyof Grant) => {
+    const from = fields.object(key);
+    const scope = from.text('scope');
+    if (!isScope(scope)) throw new MalformedLine('scope: unknown');
+    return { scope, name: from.text('name') };
+  };
+  return {
+    group: origin('group'),
+    ipv4Pools: origin('ipv4Pools'),
+    ipv6Pools: origin('ipv6Pools'),
+    ipv6SubnetPrefix: origin('ipv6SubnetPrefix'),
+    explicitIpv4: origin('explicitIpv4'),
+    explicitIpv6: origin('explicitIpv6'),
+    routes: origin('routes'),
+    noRoutes: origin('noRoutes'),
+    dns: origin('dns'),
+    nbns: origin('nbns'),
+    defaultDomain: origin('defaultDomain'),
+    splitDns: origin('splitDns'),
+    tunnelAllDns: origin('tunnelAllDns'),
+    clientBypassProtocol: origin('clientBypassProtocol'),
+    mtuBytes: origin('mtuBytes'),
+    dpdSeconds: origin('dpdSeconds'),
+    mobileDpdSeconds: origin('mobileDpdSeconds'),
+    keepaliveSeconds: origin('keepaliveSeconds'),
+    idleTimeoutSeconds: origin('idleTimeoutSeconds'),
+    mobileIdleTimeoutSeconds: origin('mobileIdleTimeoutSeconds'),
+    sessionTimeoutSeconds: origin('sessionTimeoutSeconds'),
+    cookieTimeoutSeconds: origin('cookieTimeoutSeconds'),
+    disconnectedTimeoutSeconds: origin('disconnectedTimeoutSeconds'),
+    rekeySeconds: origin('rekeySeconds'),
+    maxSameClients: origin('maxSameClients'),
+    onLimit: origin('onLimit'),
+    banner: origin('banner'),
+    noUdp: origin('noUdp'),
+    profileFile: origin('profileFile'),
+  };
+}
+
+const SCOPES = ['default', 'global', 'profile', 'group', 'user'] as const;
+
+function isScope(text: string): text is (typeof SCOPES)[number] {
+  return SCOPES.some((scope) => scope === text);
+}
+
+function bigintAsText(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? value.toString() : value;
+}
+
+/** Reads of one object, each checked. */
+class Fields {
+  readonly #values: ReadonlyMap<string, unknown>;
+
+  private constructor(value: unknown, name: string) {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      throw new MalformedLine(`${name}: must be an object`);
+    }
+    this.#values = new Map(Object.entries(value));
+  }
+
+  static parse(text: string): Fields {
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      throw new MalformedLine('not JSON', true);
+    }
+    return new Fields(value, 'line');
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+
+  object(name: string): Fields {
+    return new Fields(this.#values.get(name), name);
+  }
+
+  text(name: string): string {
+    const value = this.#values.get(name);
+    if (typeof value !== 'string') throw new MalformedLine(`${name}: must be text`);
+    return value;
+  }
+
+  texts(name: string): string[] {
+    const value = this.#values.get(name);
+    if (!Array.isArray(value)) throw new MalformedLine(`${name}: must be a list`);
+    return value.map((item: unknown) => {
+      if (typeof item !== 'string') throw new MalformedLine(`${name}: must be a list of texts`);
+      return item;
+    });
+  }
+
+  flag(name: string): boolean {
+    const value = this.#values.get(name);
+    if (typeof value !== 'boolean') throw new MalformedLine(`${name}: must be true or false`);
+    return value;
+  }
+
+  count(name: string): number {
+    const value = this.#values.get(name);
+    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) {
+      throw new MalformedLine(`${name}: must be a whole number`);
+    }
+    return value;
+  }
+
+  whole(name: string): bigint {
+    const value = this.#values.get(name);
+    if (typeof value !== 'string' || !WHOLE.test(value)) throw new MalformedLine(`${name}: must be digits`);
+    return BigInt(value);
+  }
+}
+
+const WHOLE = /^\d{1,20}$/;
