@@ -253,9 +253,11 @@ async function provePassage({ lab, gateway }: Scene, client: Openconnect): Promi
 
 function describeUser(user: Record<string, unknown> | undefined): string {
   if (user === undefined) return 'nobody';
-  return ['Username', 'IPv4', 'IPv6', 'RX', 'TX']
-    .map((key) => `${key} ${String(user[key] ?? '-')}`)
-    .join(', ');
+  const shown = ['Username', 'IPv4', 'IPv6', 'RX', 'TX'].map((key) => {
+    const value = user[key];
+    return `${key} ${typeof value === 'string' || typeof value === 'number' ? value : '-'}`;
+  });
+  return shown.join(', ');
 }
 
 async function tellAnyConnect({ lab, certSha1, password }: Scene): Promise<boolean> {

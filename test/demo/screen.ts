@@ -1,6 +1,6 @@
 /** What the demonstration looks like: colours on a terminal, plain text elsewhere. */
 const colours =
-  process.stdout.isTTY === true && process.env['NO_COLOR'] === undefined && process.env['TERM'] !== 'dumb';
+  process.stdout.isTTY && process.env['NO_COLOR'] === undefined && process.env['TERM'] !== 'dumb';
 
 const paint = (code: string) => (text: string) => (colours ? `\u001b[${code}m${text}\u001b[0m` : text);
 export const bold = paint('1');

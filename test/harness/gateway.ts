@@ -100,7 +100,10 @@ export class Gateway {
     return this.logs()
       .split('\n')
       .filter((line) => line.startsWith('{'))
-      .map((line): LogLine => JSON.parse(line));
+      .flatMap((line): LogLine[] => {
+        const parsed: unknown = JSON.parse(line);
+        return isLogLine(parsed) ? [parsed] : [];
+      });
   }
 
   /** Status of `/health/NAME`. */
@@ -138,7 +141,7 @@ export class Gateway {
   async users(): Promise<Record<string, unknown>[]> {
     const shown = await this.show('users');
     if (!Array.isArray(shown)) throw new Error('show users -j is not a list');
-    return shown;
+    return shown.filter(isRecord);
   }
 
   /** Resident memory of its process in bytes. */
@@ -172,6 +175,14 @@ export function sumOf(
     if (Object.entries(labels).every(([label, text]) => sample.includes(`${label}="${text}"`))) sum += value;
   }
   return sum;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isLogLine(value: unknown): value is LogLine {
+  return isRecord(value) && typeof value['level'] === 'number' && typeof value['msg'] === 'string';
 }
 
 export const ADMIN_PORT = 9480;

@@ -99,7 +99,7 @@ export class Lab {
   spawn(
     namespace: string,
     argv: readonly string[],
-    options: { input?: string | 'pipe'; env?: NodeJS.ProcessEnv } = {},
+    options: { input?: string; env?: NodeJS.ProcessEnv } = {},
   ): Spawned {
     const child = spawn('ip', ['netns', 'exec', namespace, ...argv], {
       stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
@@ -113,7 +113,7 @@ export class Lab {
     child.stdout?.setEncoding('utf8').on('data', collect);
     child.stderr?.setEncoding('utf8').on('data', collect);
     child.stdin?.on('error', () => {});
-    if (options.input !== undefined && options.input !== 'pipe') child.stdin?.end(options.input);
+    child.stdin?.end(options.input);
     const exited = new Promise<number>((resolve) => {
       child.on('error', () => resolve(-1));
       child.on('close', (code) => {
