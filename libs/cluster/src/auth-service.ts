@@ -37,6 +37,8 @@ export interface BeginRequest {
   client: ClientFacts;
   /** The client said `<client-cert-fail/>`. */
   certificateFailed: boolean;
+  /** Handle of the login that this one replaces (cookie of a client that picks another profile); absent or '' = none. */
+  loginId?: string;
 }
 
 export interface ReplyRequest {

@@ -93,12 +93,7 @@ export class MemorySessions implements Sessions {
       if (this.#table.find(input.tokenHash) !== undefined)
         throw new Error('a session with this token exists already');
       this.#limitWaiting(input.user, step);
-      const shared = {
-        ...input,
-        grant: this.#grants.of(input.grant),
-        origins: this.#origins.of(input.origins),
-      };
-      return step.emit(decideStart(shared, newSessionId(), step.now));
+      return step.emit(decideStart(this.#shared(input), newSessionId(), step.now));
     });
   }
 
@@ -318,15 +313,18 @@ export class MemorySessions implements Sessions {
       this.#table.addresses.hint(entry.hint);
       return undefined;
     }
-    const { record } =
-      entry.type === 'record'
-        ? entry
-        : { record: apply(this.#table.get(entry.event.sessionId), entry.event) };
-    const at = entry.type === 'event' ? entry.event.at : undefined;
-    const grant = this.#grants.of(record.grant);
-    const origins = this.#origins.of(record.origins);
-    this.#table.put(record.id, { ...record, grant, origins }, at ?? record.endedAt);
-    return at;
+    if (entry.type === 'record') {
+      this.#table.put(entry.record.id, this.#shared(entry.record), entry.record.endedAt);
+      return undefined;
+    }
+    const { event } = entry;
+    const record = apply(this.#table.get(event.sessionId), event);
+    this.#table.put(record.id, event.type === 'started' ? this.#shared(record) : record, event.at);
+    return event.at;
+  }
+
+  #shared<T extends Pick<Session, 'grant' | 'origins'>>(holder: T): T {
+    return { ...holder, grant: this.#grants.of(holder.grant), origins: this.#origins.of(holder.origins) };
   }
 }
 

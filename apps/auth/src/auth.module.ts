@@ -1,0 +1,80 @@
+import { Module, type DynamicModule } from '@nestjs/common';
+import type { EventLog, Sessions, Settings } from '@sallyport/cluster';
+import type { Log, Metrics } from '@sallyport/chassis';
+import { Attempts } from './attempts.ts';
+import { AUTH_PARTS, AuthController, type AuthParts } from './auth.controller.ts';
+import { Directory } from './directory.ts';
+import { LoginFlow } from './login-flow.ts';
+import { MemoryLogins, type Logins } from './logins.ts';
+import { CertificateMethod } from './methods/certificate.ts';
+import { LocalMethod } from './methods/local.ts';
+import { Passwords } from './passwords.ts';
+import { mayEnter, Policies } from './policy.ts';
+
+/** What auth needs from outside. */
+export interface AuthOptions {
+  /** The present configuration: asked anew for each call, so a reload takes hold at once. */
+  settings: () => Settings;
+  sessions: Sessions;
+  events: Pick<EventLog, 'append'>;
+  metrics: Metrics;
+  log: Log;
+  /** Where logins are kept; in this process if absent. */
+  logins?: Logins;
+  /** ms since 1970. */
+  now?: () => number;
+}
+
+/** The parts of auth, made in order; who opened them closes them. */
+export interface OpenAuth extends AuthParts {
+  directory: Directory;
+  close(): Promise<void>;
+}
+
+/** @throws UsersFileError when `users-file` cannot be read or is wrong. */
+export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
+  const { settings, sessions, log, events, metrics, now = Date.now } = options;
+  const directory = await Directory.open({
+    file: settings().usersFile,
+    sessions,
+    log,
+    mayEnter: (profile, groups) => mayEnter(settings(), profile, groups).ok,
+    listsUsers: (profile) => {
+      const { profiles } = settings();
+      return Object.hasOwn(profiles, profile) && (profiles[profile]?.methods.includes('local') ?? false);
+    },
+  });
+  const passwords = new Passwords();
+  const flow = new LoginFlow({
+    settings,
+    logins: options.logins ?? new MemoryLogins(now),
+    methods: [new LocalMethod(directory, passwords), new CertificateMethod(directory, settings)],
+    directory,
+    policies: new Policies(),
+    sessions,
+    attempts: new Attempts({ events, metrics, log, now }),
+    now,
+  });
+  return {
+    flow,
+    sessions,
+    now,
+    directory,
+    async close() {
+      directory.close();
+      await passwords.close();
+    },
+  };
+}
+
+@Module({})
+export class AuthModule {
+  /** The module over parts that are open: the same ones that the process calls directly. */
+  static with(parts: AuthParts): DynamicModule {
+    return {
+      module: AuthModule,
+      controllers: [AuthController],
+      providers: [{ provide: AUTH_PARTS, useValue: parts }],
+    };
+  }
+}

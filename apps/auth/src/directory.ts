@@ -1,0 +1,197 @@
+import { createHash } from 'node:crypto';
+import type { Reason } from '@sallyport/protocol';
+import type { Session, Sessions } from '@sallyport/cluster';
+import type { Log } from '@sallyport/chassis';
+import { costOf, hashProblem, hashPassword, passwordProblem, type HashRecipe } from './passwords.ts';
+import {
+  changeUsersFile,
+  readUsers,
+  UserChangeRefused,
+  usersFileStamp,
+  type UserChange,
+  type UserRecord,
+  type UserTable,
+} from './users-file.ts';
+
+/*
+ * Who exists, in which groups, and who is locked: the users-file as last read. A change, by command or by hand, takes
+ * hold in this order: the new table counts for logins, then the sessions of those who lost something end.
+ */
+
+export interface DirectoryParts {
+  /** Path of the users-file; '' = there is none, and nobody is known. */
+  file: string;
+  sessions: Pick<Sessions, 'endOfUser' | 'list' | 'end'>;
+  log: Log;
+  /** May a user with these groups (still) be in this profile? Asked when his groups change. */
+  mayEnter: (profile: string, groups: readonly string[]) => boolean;
+  /** Is every user of this profile in the users-file? Certificates name others too. */
+  listsUsers: (profile: string) => boolean;
+}
+
+/** What `user add|passwd|lock|unlock|delete` ask for. */
+export type UserOrder =
+  | { verb: 'add'; name: string; groups: readonly string[]; password: string }
+  | { verb: 'passwd'; name: string; password: string }
+  | { verb: 'lock' | 'unlock' | 'delete'; name: string };
+
+export class Directory {
+  readonly #parts: DirectoryParts;
+  #users: UserTable = new Map();
+  #costs: readonly string[] = [];
+  #stamp = '';
+  /** Sessions that could not be ended because the store did not answer: tried again at each look. */
+  readonly #toEnd = new Map<string, Reason>();
+  /** Sessions may be there whose users lost a right: groups or profiles changed, or the file did while nobody looked. */
+  #recheck = true;
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> = Promise.resolve();
+
+  private constructor(parts: DirectoryParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Reads the users-file and looks for changes from then on. @throws UsersFileError with all problems.
+   *
+   * A store that kept its sessions over a restart may hold some of users who were locked or deleted meanwhile: they
+   * end here, or as soon as the store answers.
+   */
+  static async open(parts: DirectoryParts): Promise<Directory> {
+    const directory = new Directory(parts);
+    if (parts.file === '') return directory;
+    const { users, warnings, stamp } = await readUsers(parts.file);
+    directory.#take(users, stamp, warnings);
+    await directory
+      .#endLost()
+      .catch((error: unknown) => parts.log.warn({ err: error }, 'sessions could not be checked'));
+    directory.#timer = setInterval(() => void directory.#look(), LOOK_EVERY_MS);
+    directory.#timer.unref();
+    return directory;
+  }
+
+  find(name: string): UserRecord | undefined {
+    return this.#users.get(name);
+  }
+
+  list(): UserRecord[] {
+    return [...this.#users.values()];
+  }
+
+  /** Costs of the hashes of all users, for checks of passwords of unknown ones. */
+  get costs(): readonly string[] {
+    return this.#costs;
+  }
+
+  /** One change: file first, then logins, then sessions. @throws UserChangeRefused, UsersFileError */
+  async apply(order: UserOrder, recipe?: HashRecipe): Promise<void> {
+    if (this.#parts.file === '') throw new UserChangeRefused("'users-file' is not set");
+    await changeUsersFile(this.#parts.file, await hashed(order, recipe));
+    await this.reload();
+  }
+
+  /**
+   * Reads the file anew, changed or not, and ends sessions that users and configuration allow no more.
+   * @throws UsersFileError; the old users count on then.
+   */
+  async reload(): Promise<void> {
+    if (this.#parts.file === '') return;
+    const turn = this.#looking.then(() => this.#read());
+    this.#looking = turn.catch(() => undefined);
+    await turn;
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+
+  async #look(): Promise<void> {
+    try {
+      await this.#endLost();
+      const stamp = await usersFileStamp(this.#parts.file);
+      if (stamp === this.#stamp) return;
+      // Remembered even if the file is bad or gone: one complaint per state of the file.
+      this.#stamp = stamp;
+      await this.reload();
+      this.#parts.log.info({ users: this.#users.size }, 'users-file read again');
+    } catch (error) {
+      this.#parts.log.warn({ err: error }, 'users-file not taken, the users read before stay');
+    }
+  }
+
+  async #read(): Promise<void> {
+    const { users, warnings, stamp } = await readUsers(this.#parts.file);
+    const old = this.#users;
+    this.#take(users, stamp, warnings);
+    for (const [name, before] of old) {
+      const after = users.get(name);
+      const reason = lossOf(before, after);
+      if (reason) this.#toEnd.set(name, reason);
+    }
+    this.#recheck = true;
+    await this.#endLost();
+  }
+
+  #take(users: UserTable, stamp: string, warnings: string[]): void {
+    this.#users = users;
+    this.#stamp = stamp;
+    const shared = new Map<string, string>();
+    this.#costs = [...users.values()]
+      .filter((user) => hashProblem(user.hash) === '')
+      .map((user) => {
+        const cost = costOf(user.hash);
+        if (!shared.has(cost)) shared.set(cost, cost);
+        return shared.get(cost) ?? cost;
+      });
+    for (const warning of warnings) this.#parts.log.warn({ problem: warning }, 'a user cannot log in');
+  }
+
+  async #endLost(): Promise<void> {
+    for (const [name, reason] of this.#toEnd) {
+      await this.#parts.sessions.endOfUser(name, reason);
+      this.#toEnd.delete(name);
+    }
+    if (!this.#recheck) return;
+    for (const session of await this.#parts.sessions.list()) {
+      const reason = this.#lossOf(session);
+      if (reason) await this.#parts.sessions.end(session.id, reason);
+    }
+    this.#recheck = false;
+  }
+
+  #lossOf(session: Session): Reason | undefined {
+    const user = this.find(session.user);
+    if (user?.locked) return 'user-locked';
+    if (!user && this.#parts.listsUsers(session.profile)) return 'user-deleted';
+    return this.#parts.mayEnter(session.profile, user?.groups ?? []) ? undefined : 'profile-forbidden';
+  }
+}
+
+/**
+ * Names a state of a user's record: another one after his password changed, or after he was deleted or added.
+ * '' = not in the users-file. Tells nothing about the password without the hash itself.
+ */
+export function markOf(user: UserRecord | undefined): string {
+  return user ? createHash('sha256').update(user.hash).digest('base64url').slice(0, MARK_LENGTH) : '';
+}
+
+/** The same order with the password hashed: what the users-file takes, with or without a running gateway. */
+export async function hashed(order: UserOrder, recipe?: HashRecipe): Promise<UserChange> {
+  if (order.verb !== 'add' && order.verb !== 'passwd') return order;
+  const problem = passwordProblem(order.password);
+  if (problem) throw new UserChangeRefused(problem);
+  const hash = await hashPassword(order.password, recipe);
+  return order.verb === 'add'
+    ? { verb: 'add', name: order.name, groups: order.groups, hash }
+    : { verb: 'passwd', name: order.name, hash };
+}
+
+function lossOf(before: UserRecord, after: UserRecord | undefined): Reason | undefined {
+  if (!after) return 'user-deleted';
+  if (after.locked && !before.locked) return 'user-locked';
+  if (after.hash !== before.hash) return 'password-changed';
+  return undefined;
+}
+
+const LOOK_EVERY_MS = 1_000;
+const MARK_LENGTH = 16;

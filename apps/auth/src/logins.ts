@@ -1,0 +1,103 @@
+import type { Login } from './login.ts';
+
+/**
+ * Logins that are under way, found by their id on any replica. A record is JSON; a Redis form keeps it as such.
+ * A store that cannot answer rejects with `StoreUnavailable`.
+ */
+export interface Logins {
+  /** @param maxPerAddress pending logins of one client address; 0 = no limit. @returns false: that limit is reached. */
+  add(login: Login, maxPerAddress: number): Promise<boolean>;
+  /** @returns undefined: never heard of, or past its time. */
+  find(id: string): Promise<Login | undefined>;
+  /** Stores the login if the one in the store has `revision`, in one step. @returns done? */
+  replace(login: Login, revision: number): Promise<boolean>;
+  remove(id: string): Promise<void>;
+}
+
+/**
+ * The form of one process. Bounded: when it is full the oldest pending login goes, because a flood of new ones must
+ * not lock everybody out, and one that waits for its user for that long is the cheapest to lose.
+ */
+export class MemoryLogins implements Logins {
+  readonly #now: () => number;
+  readonly #max: number;
+  /** Oldest first, in the order of their end. */
+  readonly #pending = new Map<string, Login>();
+  /** Granted ones wait for a repeat of the last reply; they have a shorter time. */
+  readonly #granted = new Map<string, Login>();
+  readonly #perAddress = new Map<string, number>();
+
+  /** @param now ms since 1970. */
+  constructor(now: () => number, max = MAX_LOGINS) {
+    this.#now = now;
+    this.#max = max;
+  }
+
+  add(login: Login, maxPerAddress: number): Promise<boolean> {
+    this.#forgetOld();
+    const ofAddress = this.#perAddress.get(login.address) ?? 0;
+    if (maxPerAddress > 0 && ofAddress >= maxPerAddress) return Promise.resolve(false);
+    if (this.#pending.size >= this.#max) this.#forgetOldest(this.#pending);
+    this.#put(login);
+    return Promise.resolve(true);
+  }
+
+  find(id: string): Promise<Login | undefined> {
+    const login = this.#pending.get(id) ?? this.#granted.get(id);
+    return Promise.resolve(login && login.expiresAt > this.#now() ? login : undefined);
+  }
+
+  replace(login: Login, revision: number): Promise<boolean> {
+    const present = this.#pending.get(login.id) ?? this.#granted.get(login.id);
+    if (present?.revision !== revision) return Promise.resolve(false);
+    if (login.state === 'granted') {
+      this.#forget(present);
+      if (this.#granted.size >= this.#max) this.#forgetOldest(this.#granted);
+      this.#granted.set(login.id, login);
+    } else {
+      (this.#pending.has(login.id) ? this.#pending : this.#granted).set(login.id, login);
+    }
+    return Promise.resolve(true);
+  }
+
+  remove(id: string): Promise<void> {
+    const login = this.#pending.get(id) ?? this.#granted.get(id);
+    if (login) this.#forget(login);
+    return Promise.resolve();
+  }
+
+  get size(): number {
+    return this.#pending.size + this.#granted.size;
+  }
+
+  #put(login: Login): void {
+    this.#pending.set(login.id, login);
+    this.#perAddress.set(login.address, (this.#perAddress.get(login.address) ?? 0) + 1);
+  }
+
+  #forget(login: Login): void {
+    this.#granted.delete(login.id);
+    if (!this.#pending.delete(login.id)) return;
+    const left = (this.#perAddress.get(login.address) ?? 1) - 1;
+    if (left > 0) this.#perAddress.set(login.address, left);
+    else this.#perAddress.delete(login.address);
+  }
+
+  #forgetOld(): void {
+    const now = this.#now();
+    for (const logins of [this.#pending, this.#granted]) {
+      for (const login of logins.values()) {
+        if (login.expiresAt > now) break;
+        this.#forget(login);
+      }
+    }
+  }
+
+  #forgetOldest(logins: Map<string, Login>): void {
+    const [oldest] = logins.values();
+    if (oldest) this.#forget(oldest);
+  }
+}
+
+/** Pending logins, and granted ones, at about 1 KB each. */
+export const MAX_LOGINS = 20_000;

@@ -1,0 +1,236 @@
+import { randomBytes } from 'node:crypto';
+import { lstat, open, readFile, realpath, rename, stat, unlink } from 'node:fs/promises';
+import { dirname, basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { groupNameProblem, userNameProblem } from './names.ts';
+import { hashProblem } from './passwords.ts';
+
+/*
+ * The users-file, as ocpasswd writes it, one user a line:
+ *
+ *   NAME ':' GROUPS ':' HASH          GROUPS = '*' (none) or names with commas between
+ *                                     HASH   = '!' before it: the user is locked
+ *
+ * Blank lines and lines that begin with '#' are kept. Every change reads the file anew under a lock, writes a new file
+ * beside it (mode 0600) and renames it, so that neither a crash nor two commands at once lose a line.
+ */
+
+export interface UserRecord {
+  name: string;
+  /** The first one is his own group, whose policy applies. */
+  groups: readonly string[];
+  locked: boolean;
+  /** Without the mark of a locked user. */
+  hash: string;
+}
+
+export type UserTable = ReadonlyMap<string, UserRecord>;
+
+export type UserChange =
+  | { verb: 'add'; name: string; groups: readonly string[]; hash: string }
+  | { verb: 'passwd'; name: string; hash: string }
+  | { verb: 'lock' | 'unlock' | 'delete'; name: string };
+
+/** The file cannot be used; every problem with its line. Texts hold no hash. */
+export class UsersFileError extends Error {
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'));
+    this.name = 'UsersFileError';
+    this.problems = problems;
+  }
+}
+
+/** A change that makes no sense: user exists already, does not exist, bad name. The message is for the operator. */
+export class UserChangeRefused extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'UserChangeRefused';
+  }
+}
+
+export interface ParsedUsers {
+  users: UserTable;
+  /** `FILE:LINE: text` of users whose hash cannot be verified: they are kept, and nobody can log in as them. */
+  warnings: string[];
+}
+
+/** @throws UsersFileError with all problems at once. */
+export function parseUsers(text: string, file: string): ParsedUsers {
+  const users = new Map<string, UserRecord>();
+  const problems: string[] = [];
+  const warnings: string[] = [];
+  for (const [index, line] of linesOf(text).entries()) {
+    if (isComment(line)) continue;
+    const where = `${file}:${index + 1}:`;
+    const parsed = parseLine(line);
+    if (typeof parsed === 'string') problems.push(`${where} ${parsed}`);
+    else if (users.has(parsed.name)) problems.push(`${where} user '${parsed.name}' stands here twice`);
+    else {
+      users.set(parsed.name, parsed);
+      const unusable = hashProblem(parsed.hash);
+      if (unusable) warnings.push(`${where} ${unusable}`);
+    }
+  }
+  if (problems.length > 0) throw new UsersFileError(problems);
+  return { users, warnings };
+}
+
+/** Reads the file once. A file that is missing is an error: it would otherwise look like "all users deleted". */
+export async function readUsers(file: string): Promise<ParsedUsers & { stamp: string }> {
+  // The stamp first: a change between the two calls is then seen as a change at the next look.
+  const stamp = await usersFileStamp(file);
+  if (stamp === '') throw new UsersFileError([`${file}: no such file ('sallyport user add NAME' makes it)`]);
+  return { ...parseUsers(await readFile(file, 'utf8'), file), stamp };
+}
+
+/** Changes whenever the file does; '' = there is none. */
+export async function usersFileStamp(file: string): Promise<string> {
+  try {
+    const facts = await stat(file, { bigint: true });
+    return `${facts.dev}:${facts.ino}:${facts.size}:${facts.mtimeNs}:${facts.ctimeNs}`;
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return '';
+    throw error;
+  }
+}
+
+/**
+ * One change, whether or not a gateway runs (it notices). `add` makes the file if there is none.
+ * @throws UserChangeRefused, UsersFileError
+ */
+export async function changeUsersFile(file: string, change: UserChange): Promise<void> {
+  const target = await realpath(file).catch((error: unknown) => {
+    if (isCode(error, 'ENOENT') && change.verb === 'add') return file;
+    throw error;
+  });
+  await withLock(`${target}.lock`, async () => {
+    const before = await readFile(target, 'utf8').catch((error: unknown) => {
+      if (isCode(error, 'ENOENT') && change.verb === 'add') return '';
+      throw error;
+    });
+    parseUsers(before, file);
+    const after = changeText(before, change);
+    parseUsers(after, file);
+    await replaceFile(target, after);
+  });
+}
+
+/** PURE. All other lines stay as they are. */
+export function changeText(text: string, change: UserChange): string {
+  const lines = linesOf(text);
+  const at = lines.findIndex((line) => !isComment(line) && line.slice(0, line.indexOf(':')) === change.name);
+  const present = at < 0 ? undefined : parseLine(lines[at] ?? '');
+  if (change.verb === 'add') {
+    const problem =
+      userNameProblem(change.name) || change.groups.map(groupNameProblem).find((text) => text !== '');
+    if (problem) throw new UserChangeRefused(problem);
+    if (present) throw new UserChangeRefused(`user '${change.name}' exists already`);
+    lines.push(formatLine({ name: change.name, groups: change.groups, locked: false, hash: change.hash }));
+  } else {
+    if (typeof present !== 'object') throw new UserChangeRefused(`there is no user '${change.name}'`);
+    if (change.verb === 'delete') lines.splice(at, 1);
+    else lines[at] = formatLine(changed(present, change));
+  }
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+function changed(user: UserRecord, change: Exclude<UserChange, { verb: 'add' | 'delete' }>): UserRecord {
+  if (change.verb === 'passwd') return { ...user, hash: change.hash };
+  return { ...user, locked: change.verb === 'lock' };
+}
+
+function parseLine(line: string): UserRecord | string {
+  const [name = '', groups, hash, ...rest] = line.split(':');
+  if (groups === undefined || hash === undefined || rest.length > 0) return 'a line is NAME:GROUPS:HASH';
+  const names = groups === '*' || groups === '' ? [] : groups.split(',');
+  const problem = userNameProblem(name) || names.map(groupNameProblem).find((text) => text !== '');
+  if (problem) return problem;
+  const locked = hash.startsWith('!');
+  const rawHash = locked ? hash.slice(1) : hash;
+  return rawHash === '' ? 'a hash is missing' : { name, groups: names, locked, hash: rawHash };
+}
+
+function formatLine(user: UserRecord): string {
+  return `${user.name}:${user.groups.join(',') || '*'}:${user.locked ? '!' : ''}${user.hash}`;
+}
+
+function linesOf(text: string): string[] {
+  const lines = text.split(/\r?\n/);
+  if (lines.at(-1) === '') lines.pop();
+  return lines;
+}
+
+function isComment(line: string): boolean {
+  return line.trim() === '' || line.startsWith('#');
+}
+
+async function replaceFile(target: string, text: string): Promise<void> {
+  const temporary = join(dirname(target), `.${basename(target)}.${randomBytes(8).toString('hex')}`);
+  const owner = await lstat(target).catch(() => undefined);
+  const handle = await open(temporary, 'wx', FILE_MODE);
+  try {
+    await handle.writeFile(text);
+    if (owner && process.getuid?.() === 0) await handle.chown(owner.uid, owner.gid);
+    await handle.sync();
+    await handle.close();
+    await rename(temporary, target);
+  } catch (error) {
+    await handle.close().catch(() => undefined);
+    await unlink(temporary).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** A lock is a file that holds its owner's process id; that of a dead process counts for nothing. */
+async function withLock<T>(path: string, work: () => Promise<T>): Promise<T> {
+  const deadline = Date.now() + LOCK_WAIT_MS;
+  while (!(await takeLock(path))) {
+    if (Date.now() > deadline) throw new UserChangeRefused(`${path}: another change is under way`);
+    await sleep(LOCK_RETRY_MS);
+  }
+  try {
+    return await work();
+  } finally {
+    await unlink(path).catch(() => undefined);
+  }
+}
+
+async function takeLock(path: string): Promise<boolean> {
+  try {
+    const handle = await open(path, 'wx', FILE_MODE);
+    await handle.writeFile(`${process.pid}\n`);
+    await handle.close();
+    return true;
+  } catch (error) {
+    if (!isCode(error, 'EEXIST')) throw error;
+  }
+  const owner = Number(await readFile(path, 'utf8').catch(() => ''));
+  if (owner > 0 && !isAlive(owner)) {
+    // Renamed first: only one of several waiters gets it, and the next round decides who has the lock.
+    const stale = `${path}.${randomBytes(8).toString('hex')}`;
+    await rename(path, stale).then(
+      () => unlink(stale),
+      () => undefined,
+    );
+  }
+  return false;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return !isCode(error, 'ESRCH');
+  }
+}
+
+function isCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
+
+const FILE_MODE = 0o600;
+const LOCK_WAIT_MS = 5_000;
+const LOCK_RETRY_MS = 20;

@@ -1,0 +1,15 @@
+import { Module } from '@nestjs/common';
+import type { DynamicModule } from '@nestjs/common';
+import { ADMIN_PARTS, AdminController } from './admin.controller.ts';
+import type { AdminParts } from './admin.controller.ts';
+
+@Module({})
+export class AdminModule {
+  static with(parts: AdminParts): DynamicModule {
+    return {
+      module: AdminModule,
+      controllers: [AdminController],
+      providers: [{ provide: ADMIN_PARTS, useValue: parts }],
+    };
+  }
+}
