@@ -3,7 +3,14 @@ import type { Micros, SessionEvent } from './session.ts';
 
 /** A fact that is not a transition of a session. Never holds a password, cookie, token or key. */
 export type Occurrence = { v: number; at: Micros } & (
-  | { type: 'auth.succeeded'; user: string; profile: string; method: string; address: string; sessionId: string }
+  | {
+      type: 'auth.succeeded';
+      user: string;
+      profile: string;
+      method: string;
+      address: string;
+      sessionId: string;
+    }
   | { type: 'auth.failed'; user: string; profile: string; method: string; address: string; reason: Reason }
   | { type: 'node.ready' | 'node.stopping'; node: string; incarnation: string }
   | { type: 'config.applied' | 'config.rejected'; revision: string; detail: string }

@@ -36,7 +36,15 @@ export interface InsideResponse {
 
 /** Bytes of a file that is open already: the reader cannot be led elsewhere. The edge closes it. */
 export interface FileRange {
-  file: { read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<{ bytesRead: number }>; close(): Promise<void> };
+  file: {
+    read(
+      buffer: Uint8Array,
+      offset: number,
+      length: number,
+      position: number,
+    ): Promise<{ bytesRead: number }>;
+    close(): Promise<void>;
+  };
   start: number;
   length: number;
 }

@@ -39,13 +39,7 @@ export interface Attachment {
 }
 
 export type DropReason =
-  | 'malformed'
-  | 'source'
-  | 'no-route'
-  | 'too-big'
-  | 'queue-full'
-  | 'device-full'
-  | 'not-attached';
+  'malformed' | 'source' | 'no-route' | 'too-big' | 'queue-full' | 'device-full' | 'not-attached';
 
 export interface EngineStats {
   /** From clients to the device. */

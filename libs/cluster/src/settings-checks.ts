@@ -1,0 +1,289 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { access, constants, readFile, stat } from 'node:fs/promises';
+import { createSecureContext } from 'node:tls';
+import type { ConfigDocument, Problem } from '@sallyport/chassis';
+import { cidrContains, cidrsOverlap, parseAddress, parseCidr } from './cidr.ts';
+import type { Cidr } from './cidr.ts';
+import type { PolicyValues, SETTINGS_KEYS, TlsValues } from './settings-keys.ts';
+import type { Settings, TlsSettings } from './settings.ts';
+
+type SettingsDocument = ConfigDocument<typeof SETTINGS_KEYS>;
+type Report = (message: string, ...path: string[]) => void;
+
+/** What no key can know alone. Values that were refused are absent here and bring no second error. */
+export function checkAcrossKeys(document: SettingsDocument): Problem[] {
+  const problems: Problem[] = [];
+  const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
+  checkTls(document, report);
+  checkProfiles(document, report);
+  checkPools(document, report);
+  checkExplicit(document, report);
+  return problems;
+}
+
+function checkTls({ values, problems }: SettingsDocument, report: Report): void {
+  const one = (tls: TlsValues, ...path: string[]) => {
+    const certs = tls['server-cert'] ?? [];
+    const keys = tls['server-key'] ?? [];
+    if (certs.length !== keys.length) {
+      report(
+        `server-cert names ${certs.length} files and server-key ${keys.length}; each certificate needs its key`,
+        ...path,
+        'server-cert',
+      );
+    }
+    if (tls.crl && !tls['ca-cert'] && !values['ca-cert']) report('crl needs ca-cert', ...path, 'crl');
+    const min = tls['tls-min-version'] ?? values['tls-min-version'] ?? 'TLSv1.2';
+    const max = tls['tls-max-version'] ?? values['tls-max-version'] ?? 'TLSv1.3';
+    if (min > max) report('tls-min-version is newer than tls-max-version', ...path, 'tls-min-version');
+  };
+  one(values);
+  const given = values['server-cert'] ?? values['server-key'];
+  if (!given && !problems.some(({ message }) => message.startsWith('server-'))) {
+    report('server-cert and server-key are missing; without a certificate no client can connect');
+  }
+  for (const [name, vhost] of values.vhosts ?? []) one(vhost, 'vhosts', name);
+}
+
+function checkProfiles({ values, line }: SettingsDocument, report: Report): void {
+  const profiles = values.profiles ?? new Map();
+  const names = new Map<string, string>();
+  let chosen: string | undefined;
+  for (const [name, profile] of values.profiles ?? []) {
+    const path = ['profiles', name];
+    if (profile.methods?.length === 0) report('methods is empty; nobody could log in', ...path, 'methods');
+    if (new Set(profile.methods).size !== (profile.methods?.length ?? 0))
+      report('methods names one twice', ...path, 'methods');
+    if (profile.group && !values.groups?.has(profile.group)) {
+      report(`group "${profile.group}" does not stand in groups`, ...path, 'group');
+    }
+    if (profile.methods?.includes('certificate') && !certificatesAsked({ values })) {
+      report('the method certificate needs ca-cert', ...path, 'methods');
+    }
+    if (RESERVED_PATHS.has(name.toLowerCase()))
+      report(`"${name}" is a path of the protocol; choose another name`, ...path);
+    for (const shown of new Set([name, profile.label || name])) {
+      const other = names.get(shown);
+      if (other !== undefined)
+        report(`"${shown}" already is the name or label of profile ${other}`, ...path, 'label');
+      names.set(shown, name);
+    }
+    if (!profile.default) continue;
+    if (chosen !== undefined)
+      report(
+        `profile ${chosen} is the default already (line ${line('profiles', chosen, 'default')})`,
+        ...path,
+        'default',
+      );
+    chosen ??= name;
+  }
+  for (const [host, vhost] of values.vhosts ?? []) {
+    for (const name of vhost.profiles ?? []) {
+      if (!profiles.has(name))
+        report(`profile "${name}" does not stand in profiles`, 'vhosts', host, 'profiles');
+    }
+  }
+}
+
+function certificatesAsked({ values }: Pick<SettingsDocument, 'values'>): boolean {
+  return Boolean(values['ca-cert']) || [...(values.vhosts ?? [])].some(([, vhost]) => vhost['ca-cert']);
+}
+
+function policies({ values }: SettingsDocument): { path: string[]; policy: PolicyValues }[] {
+  return [
+    { path: [], policy: values },
+    ...[...(values.profiles ?? [])].map(([name, policy]) => ({ path: ['profiles', name], policy })),
+    ...[...(values.groups ?? [])].map(([name, policy]) => ({ path: ['groups', name], policy })),
+    ...[...(values.users ?? [])].map(([name, policy]) => ({ path: ['users', name], policy })),
+  ];
+}
+
+function checkPools(document: SettingsDocument, report: Report): void {
+  const seen = new Map<string, Cidr>();
+  let any = document.problems.some(({ message }) => /^ipv[46]-network/.test(message));
+  for (const { path, policy } of policies(document)) {
+    for (const key of ['ipv4-network', 'ipv6-network'] as const) {
+      for (const text of policy[key] ?? []) {
+        any = true;
+        const pool = parseCidr(text);
+        if (!pool || seen.has(text)) continue;
+        for (const [other, cidr] of seen) {
+          if (cidrsOverlap(pool, cidr))
+            report(`${key} ${text} overlaps the pool ${other}; write the same pool or another`, ...path, key);
+        }
+        seen.set(text, pool);
+        const client = policy['ipv6-subnet-prefix'] ?? document.values['ipv6-subnet-prefix'] ?? 128;
+        if (pool.family === 'ipv6' && client <= pool.prefixLength) {
+          report(
+            `ipv6-subnet-prefix ${client} does not fit into the pool ${text} more than once`,
+            ...path,
+            key,
+          );
+        }
+      }
+    }
+  }
+  if (!any) report('ipv4-network is missing; clients would get no address');
+}
+
+function checkExplicit(document: SettingsDocument, report: Report): void {
+  const pools = policies(document)
+    .flatMap(({ policy }) => [...(policy['ipv4-network'] ?? []), ...(policy['ipv6-network'] ?? [])])
+    .flatMap((text) => parseCidr(text) ?? []);
+  const owners = new Map<string, string>();
+  for (const [user, policy] of document.values.users ?? []) {
+    for (const key of ['explicit-ipv4', 'explicit-ipv6'] as const) {
+      const text = policy[key];
+      const address = text ? parseAddress(text) : undefined;
+      if (!text || !address) continue;
+      const { family, value } = address;
+      const pool = pools.find((one) => cidrContains(one, { family, first: value, last: value }));
+      if (!pool) report(`${key} ${text} lies in no pool`, 'users', user, key);
+      else if (value === pool.first || (family === 'ipv4' && value === pool.last)) {
+        report(
+          `${key} ${text} is the first or last address of its pool, which no client can have`,
+          'users',
+          user,
+          key,
+        );
+      }
+      const owner = owners.get(text);
+      if (owner !== undefined) report(`${key} ${text} belongs to user ${owner} already`, 'users', user, key);
+      owners.set(text, user);
+    }
+  }
+}
+
+/** Looks at every file that the settings name: there, readable, and certificates that load and fit their keys. */
+export async function checkFiles(document: SettingsDocument, settings: Settings): Promise<Problem[]> {
+  const { values } = document;
+  const problems: Problem[] = [];
+  const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
+  const usesPasswords = Object.values(settings.profiles).some((profile) => profile.methods.includes('local'));
+  if (usesPasswords) await checkReadable('users-file', settings.usersFile, report, []);
+  if (settings.packagesDir && !(await isFolder(settings.packagesDir))) {
+    report(`packages-dir ${settings.packagesDir} is no folder`, 'packages-dir');
+  }
+  const scopes: [string[], { profileFile?: string }][] = [
+    [[], settings.policy],
+    ...Object.entries(settings.profiles).map(([name, { policy }]): [string[], { profileFile?: string }] => [
+      ['profiles', name],
+      policy,
+    ]),
+    ...Object.entries(settings.groups).map(([name, policy]): [string[], { profileFile?: string }] => [
+      ['groups', name],
+      policy,
+    ]),
+    ...Object.entries(settings.users).map(([name, policy]): [string[], { profileFile?: string }] => [
+      ['users', name],
+      policy,
+    ]),
+  ];
+  for (const [path, { profileFile }] of scopes) {
+    if (profileFile) await checkReadable('profile-file', profileFile, report, path);
+  }
+  await checkTlsFiles(settings.tls, report, []);
+  for (const [name, vhost] of values.vhosts ?? []) {
+    const tls = settings.vhosts[name]?.tls;
+    const own = vhost['server-cert'] ?? vhost['server-key'] ?? vhost['ca-cert'] ?? vhost.crl;
+    if (tls && own) await checkTlsFiles(tls, report, ['vhosts', name]);
+  }
+  return problems;
+}
+
+async function checkTlsFiles(tls: TlsSettings, report: Report, path: string[]): Promise<void> {
+  for (const [index, certFile] of tls.certFiles.entries()) {
+    const keyFile = tls.keyFiles[index];
+    if (keyFile === undefined) continue; // reported with the counts
+    const cert = await checkReadable('server-cert', certFile, report, path);
+    const key = await checkReadable('server-key', keyFile, report, path);
+    if (cert && key) checkPair({ certFile, cert, keyFile, key }, report, path);
+  }
+  const ca = tls.caFile ? await checkReadable('ca-cert', tls.caFile, report, path) : undefined;
+  if (ca)
+    tryContext(
+      { ca },
+      `ca-cert ${tls.caFile} holds no certificate that can be read`,
+      report,
+      path,
+      'ca-cert',
+    );
+  if (ca && !ca.includes('-----BEGIN '))
+    report(`ca-cert ${tls.caFile} holds no PEM certificate`, ...path, 'ca-cert');
+  const crl = tls.crlFile ? await checkReadable('crl', tls.crlFile, report, path) : undefined;
+  if (crl) tryContext({ crl }, `crl ${tls.crlFile} holds no list that can be read`, report, path, 'crl');
+}
+
+function checkPair(
+  pair: { certFile: string; cert: Buffer; keyFile: string; key: Buffer },
+  report: Report,
+  path: string[],
+): void {
+  const { certFile, cert, keyFile, key } = pair;
+  let certificate: X509Certificate;
+  try {
+    certificate = new X509Certificate(cert);
+  } catch {
+    return report(`server-cert ${certFile} holds no certificate that can be read`, ...path, 'server-cert');
+  }
+  try {
+    if (!certificate.checkPrivateKey(createPrivateKey(key))) {
+      return report(`server-key ${keyFile} is not the key of server-cert ${certFile}`, ...path, 'server-key');
+    }
+  } catch {
+    return report(
+      `server-key ${keyFile} holds no private key that can be read (encrypted keys cannot)`,
+      ...path,
+      'server-key',
+    );
+  }
+  tryContext(
+    { cert, key },
+    `server-cert ${certFile} cannot be used with its key`,
+    report,
+    path,
+    'server-cert',
+  );
+}
+
+function tryContext(
+  options: { cert?: Buffer; key?: Buffer; ca?: Buffer; crl?: Buffer },
+  message: string,
+  report: Report,
+  path: string[],
+  key: string,
+): void {
+  try {
+    createSecureContext(options);
+  } catch (error) {
+    report(`${message}: ${error instanceof Error ? error.message : String(error)}`, ...path, key);
+  }
+}
+
+async function checkReadable(
+  key: string,
+  file: string,
+  report: Report,
+  path: string[],
+): Promise<Buffer | undefined> {
+  try {
+    await access(file, constants.R_OK);
+    return await readFile(file);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : '';
+    const why =
+      code === 'ENOENT' ? 'does not exist' : code === 'EACCES' ? 'may not be read' : 'cannot be read';
+    report(`${key} ${file} ${why}`, ...path, key);
+    return undefined;
+  }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+}
+
+/** First parts of paths that the protocol has for itself; a profile is reached by `/NAME`. */
+const RESERVED_PATHS = new Set(['auth', 'cache', 'cscosslc', 'logout', 'profiles', 'svc', 'vpn']);

@@ -1,0 +1,283 @@
+/**
+ * From one YAML file to `Settings`:
+ * 1. read it against the keys of settings-keys.ts (unknown keys, wrong values);
+ * 2. check what goes across keys (settings-checks.ts);
+ * 3. look at the files that it names (settings-checks.ts; only `readSettings`);
+ * 4. with no problem found: defaults in, paths absolute.
+ */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { keyPlaces, problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassis';
+import type { ConfigDocument } from '@sallyport/chassis';
+import type { Grant } from '@sallyport/protocol';
+import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
+import { OCSERV_HINTS, POLICY_KEYS, SETTINGS_KEYS } from './settings-keys.ts';
+import type { PolicyValues, SettingsValues, TlsValues } from './settings-keys.ts';
+import type { PolicyKeys, ProfileSettings, Settings, TlsSettings, VhostSettings } from './settings.ts';
+
+export type SettingsResult = { settings: Settings } | { errors: string[] };
+
+/** Reads and checks one file, and the files that it names. Errors are `FILE:LINE: message`, all of them. */
+export async function readSettings(file: string): Promise<SettingsResult> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    return { errors: [`${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`] };
+  }
+  const document = checkedDocument(text);
+  const problems = [
+    ...document.problems,
+    ...(await checkFiles(document, settingsOf(document.values, text, file))),
+  ];
+  return problems.length > 0
+    ? { errors: problemTexts(file, problems) }
+    : { settings: settingsOf(document.values, text, file) };
+}
+
+/** The same for a text, without a look at the files that it names. `file` is for messages and relative paths. */
+export function parseSettings(text: string, file: string): SettingsResult {
+  const document = checkedDocument(text);
+  if (document.problems.length > 0) return { errors: problemTexts(file, document.problems) };
+  return { settings: settingsOf(document.values, text, file) };
+}
+
+/**
+ * What a reload takes: everything of `after` but the keys that need a new start, which stay as they were.
+ * @returns the settings to use, and the names of the changed keys that wait for the next start.
+ */
+export function reloadSettings(before: Settings, after: Settings): { settings: Settings; waiting: string[] } {
+  const settings = { ...after };
+  const waiting: string[] = [];
+  for (const [key, field] of Object.entries(START_ONLY)) {
+    if (isDeepStrictEqual(before[field], after[field])) continue;
+    Object.assign(settings, { [field]: before[field] });
+    waiting.push(key);
+  }
+  return { settings, waiting };
+}
+
+/** Networks of all scopes, each once: what the TUN device routes and `return-path: nat` covers. */
+export function poolsOf(settings: Settings): { ipv4: string[]; ipv6: string[] } {
+  const policies = [
+    settings.policy,
+    ...Object.values(settings.profiles).map((profile) => profile.policy),
+    ...Object.values(settings.groups),
+    ...Object.values(settings.users),
+  ];
+  return {
+    ipv4: [...new Set(policies.flatMap((policy) => policy.ipv4Pools ?? []))],
+    ipv6: [...new Set(policies.flatMap((policy) => policy.ipv6Pools ?? []))],
+  };
+}
+
+/** docs/configuration.md. */
+export function settingsReference(): string {
+  return referenceMarkdown(SETTINGS_KEYS, 'Configuration', REFERENCE_INTRODUCTION);
+}
+
+/** Names of the keys that need a new start. */
+export function startOnlyKeys(): string[] {
+  return keyPlaces(SETTINGS_KEYS)
+    .filter(({ key }) => !key.reloads)
+    .map(({ name }) => name);
+}
+
+function checkedDocument(text: string): ConfigDocument<typeof SETTINGS_KEYS> {
+  const document = readDocument(text, SETTINGS_KEYS, OCSERV_HINTS);
+  return { ...document, problems: [...document.problems, ...checkAcrossKeys(document)] };
+}
+
+function settingsOf(values: SettingsValues, text: string, file: string): Settings {
+  const base = dirname(resolve(file));
+  const tls = tlsOf(values, base);
+  const profiles = profilesOf(values, base);
+  const udpPort = values['udp-port'] ?? SETTINGS_KEYS['udp-port'].default;
+  const node = values.node ?? {};
+  const nodeKeys = SETTINGS_KEYS.node.keys;
+  return {
+    file: resolve(file),
+    revision: createHash('sha256').update(text).digest('hex').slice(0, REVISION_LENGTH),
+    listenHost: values['listen-host'] ?? SETTINGS_KEYS['listen-host'].default,
+    tcpPort: values['tcp-port'] ?? SETTINGS_KEYS['tcp-port'].default,
+    udpPort,
+    adminAddress: values['admin-address'] ?? SETTINGS_KEYS['admin-address'].default,
+    tls,
+    device: values.device ?? SETTINGS_KEYS.device.default,
+    engine: values.engine ?? SETTINGS_KEYS.engine.default,
+    listener: values.listener ?? SETTINGS_KEYS.listener.default,
+    returnPath: values['return-path'] ?? SETTINGS_KEYS['return-path'].default,
+    node: {
+      name: node.name ?? nodeKeys.name.default,
+      number: node.number ?? nodeKeys.number.default,
+      advertisedUdpPort: node['advertised-udp-port'] || udpPort,
+    },
+    usersFile: resolve(base, values['users-file'] ?? SETTINGS_KEYS['users-file'].default),
+    packagesDir: absolute(base, values['packages-dir'] ?? SETTINGS_KEYS['packages-dir'].default),
+    preLoginBanner: values['pre-login-banner'] ?? SETTINGS_KEYS['pre-login-banner'].default,
+    certUserField: values['cert-user-field'] ?? SETTINGS_KEYS['cert-user-field'].default,
+    strap: values.strap ?? SETTINGS_KEYS.strap.default,
+    authTimeoutSeconds: values['auth-timeout'] ?? SETTINGS_KEYS['auth-timeout'].default,
+    maxLoginTries: values['max-login-tries'] ?? SETTINGS_KEYS['max-login-tries'].default,
+    maxClients: values['max-clients'] ?? SETTINGS_KEYS['max-clients'].default,
+    connectsPerTokenPerMinute: values['connects-per-token'] ?? SETTINGS_KEYS['connects-per-token'].default,
+    maxConnectionsPerAddress:
+      values['max-connections-per-address'] ?? SETTINGS_KEYS['max-connections-per-address'].default,
+    maxLoginsPerAddress: values['max-logins-per-address'] ?? SETTINGS_KEYS['max-logins-per-address'].default,
+    logLevel: values['log-level'] ?? SETTINGS_KEYS['log-level'].default,
+    profiles,
+    defaultProfile: defaultProfileOf(values) ?? Object.keys(profiles)[0] ?? DEFAULT_PROFILE,
+    policy: policyOf(values, base),
+    groups: mapNames(values.groups, (group) => policyOf(group, base)),
+    users: mapNames(values.users, (user) => policyOf(user, base)),
+    vhosts: mapNames(values.vhosts, (vhost): VhostSettings => ({
+      tls: tlsOf(vhost, base, tls),
+      profiles: vhost.profiles ?? [],
+    })),
+  };
+}
+
+function profilesOf(values: SettingsValues, base: string): Record<string, ProfileSettings> {
+  const none: NonNullable<SettingsValues['profiles']> = new Map([[DEFAULT_PROFILE, {}]]);
+  const keys = SETTINGS_KEYS.profiles.keys;
+  return mapNames(values.profiles?.size ? values.profiles : none, (profile, name) => ({
+    name,
+    label: profile.label || name,
+    methods: profile.methods ?? keys.methods.default,
+    group: profile.group ?? keys.group.default,
+    allowGroups: profile['allow-groups'] ?? keys['allow-groups'].default,
+    policy: policyOf(profile, base),
+  }));
+}
+
+function defaultProfileOf(values: SettingsValues): string | undefined {
+  return [...(values.profiles ?? [])].find(([, profile]) => profile.default)?.[0];
+}
+
+function tlsOf(values: TlsValues, base: string, wider?: TlsSettings): TlsSettings {
+  const files = (names: string[] | undefined) => names?.map((name) => resolve(base, name));
+  const file = (name: string | undefined) => (name === undefined ? undefined : absolute(base, name));
+  return {
+    certFiles: files(values['server-cert']) ?? wider?.certFiles ?? [],
+    keyFiles: files(values['server-key']) ?? wider?.keyFiles ?? [],
+    caFile: file(values['ca-cert']) ?? wider?.caFile ?? '',
+    crlFile: file(values.crl) ?? wider?.crlFile ?? '',
+    minVersion: values['tls-min-version'] ?? wider?.minVersion ?? SETTINGS_KEYS['tls-min-version'].default,
+    maxVersion: values['tls-max-version'] ?? wider?.maxVersion ?? SETTINGS_KEYS['tls-max-version'].default,
+  };
+}
+
+function policyOf(values: PolicyValues, base: string): PolicyKeys {
+  const file = values['profile-file'];
+  const all: { [N in keyof Omit<Grant, 'group'>]: Grant[N] | undefined } = {
+    ipv4Pools: values['ipv4-network'],
+    ipv6Pools: values['ipv6-network'],
+    ipv6SubnetPrefix: values['ipv6-subnet-prefix'],
+    explicitIpv4: values['explicit-ipv4'],
+    explicitIpv6: values['explicit-ipv6'],
+    routes: values.route,
+    noRoutes: values['no-route'],
+    dns: values.dns,
+    nbns: values.nbns,
+    defaultDomain: values['default-domain'],
+    splitDns: values['split-dns'],
+    tunnelAllDns: values['tunnel-all-dns'],
+    clientBypassProtocol: values['client-bypass-protocol'],
+    mtuBytes: values.mtu,
+    dpdSeconds: values.dpd,
+    mobileDpdSeconds: values['mobile-dpd'],
+    keepaliveSeconds: values.keepalive,
+    idleTimeoutSeconds: values['idle-timeout'],
+    mobileIdleTimeoutSeconds: values['mobile-idle-timeout'],
+    sessionTimeoutSeconds: values['session-timeout'],
+    cookieTimeoutSeconds: values['cookie-timeout'],
+    disconnectedTimeoutSeconds: values['disconnected-timeout'],
+    rekeySeconds: values['rekey-time'],
+    maxSameClients: values['max-same-clients'],
+    onLimit: values['on-limit'],
+    banner: values.banner,
+    noUdp: values['no-udp'],
+    profileFile: file === undefined ? undefined : absolute(base, file),
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+function absolute(base: string, path: string): string {
+  return path === '' ? '' : resolve(base, path);
+}
+
+function mapNames<V, R>(
+  all: Map<string, V> | undefined,
+  make: (value: V, name: string) => R,
+): Record<string, R> {
+  // Without a prototype: names come from operators and from clients, `constructor` is one like any other.
+  const result: Record<string, R> = Object.create(null);
+  for (const [name, value] of all ?? []) result[name] = make(value, name);
+  return result;
+}
+
+const DEFAULT_PROFILE = 'default';
+const REVISION_LENGTH = 12;
+
+/** Keys that need a new start, and where `Settings` has them. */
+const START_ONLY = {
+  'listen-host': 'listenHost',
+  'tcp-port': 'tcpPort',
+  'udp-port': 'udpPort',
+  'admin-address': 'adminAddress',
+  device: 'device',
+  engine: 'engine',
+  listener: 'listener',
+  'return-path': 'returnPath',
+  node: 'node',
+  'users-file': 'usersFile',
+  'packages-dir': 'packagesDir',
+} as const satisfies Record<string, keyof Settings>;
+
+/** What a session may use where the configuration says nothing. */
+export const DEFAULT_GRANT: Readonly<Grant> = {
+  group: '',
+  ipv4Pools: POLICY_KEYS['ipv4-network'].default,
+  ipv6Pools: POLICY_KEYS['ipv6-network'].default,
+  ipv6SubnetPrefix: POLICY_KEYS['ipv6-subnet-prefix'].default,
+  explicitIpv4: POLICY_KEYS['explicit-ipv4'].default,
+  explicitIpv6: POLICY_KEYS['explicit-ipv6'].default,
+  routes: POLICY_KEYS.route.default,
+  noRoutes: POLICY_KEYS['no-route'].default,
+  dns: POLICY_KEYS.dns.default,
+  nbns: POLICY_KEYS.nbns.default,
+  defaultDomain: POLICY_KEYS['default-domain'].default,
+  splitDns: POLICY_KEYS['split-dns'].default,
+  tunnelAllDns: POLICY_KEYS['tunnel-all-dns'].default,
+  clientBypassProtocol: POLICY_KEYS['client-bypass-protocol'].default,
+  mtuBytes: POLICY_KEYS.mtu.default,
+  dpdSeconds: POLICY_KEYS.dpd.default,
+  mobileDpdSeconds: POLICY_KEYS['mobile-dpd'].default,
+  keepaliveSeconds: POLICY_KEYS.keepalive.default,
+  idleTimeoutSeconds: POLICY_KEYS['idle-timeout'].default,
+  mobileIdleTimeoutSeconds: POLICY_KEYS['mobile-idle-timeout'].default,
+  sessionTimeoutSeconds: POLICY_KEYS['session-timeout'].default,
+  cookieTimeoutSeconds: POLICY_KEYS['cookie-timeout'].default,
+  disconnectedTimeoutSeconds: POLICY_KEYS['disconnected-timeout'].default,
+  rekeySeconds: POLICY_KEYS['rekey-time'].default,
+  maxSameClients: POLICY_KEYS['max-same-clients'].default,
+  onLimit: POLICY_KEYS['on-limit'].default,
+  banner: POLICY_KEYS.banner.default,
+  noUdp: POLICY_KEYS['no-udp'].default,
+  profileFile: POLICY_KEYS['profile-file'].default,
+};
+
+const REFERENCE_INTRODUCTION = `
+One YAML file, by default \`sallyport.yaml\` in the state folder. Generated from the program; do not edit.
+
+- \`sallyport check-config FILE\` checks a file and shows all errors at once, each with its line. An unknown key is an error.
+- Paths are relative to the file.
+- \`sallyport reload\` (or SIGHUP) takes the keys that are marked so; with an error in the file the old configuration stays.
+- A key may stand in the scopes of its section. Of a policy key the narrowest wins: global, profile, group, user. A list
+  replaces the wider one as a whole; an empty list or text takes it away.
+- Where a list is meant, one value may stand alone.
+
+Scopes other than the top level:
+`;

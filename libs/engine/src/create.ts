@@ -1,0 +1,24 @@
+import { openTun } from './device.tuntap.ts';
+import type { Engine } from './engine.ts';
+import { PortableEngine } from './portable.ts';
+
+export interface EngineSettings {
+  engine: 'auto' | 'portable' | 'native';
+  /** Name of the TUN device. */
+  device: string;
+  /** CIDRs of all pools, IPv4 and IPv6: the device gets the first host of each, and their routes. */
+  pools: readonly string[];
+  /** MTU of the device; default `DEVICE_MTU_BYTES`. Smaller tunnels have their own. */
+  mtuBytes?: number;
+}
+
+/** Opens the device. @throws Error with one sentence for the operator. */
+export async function createEngine(settings: EngineSettings): Promise<Engine> {
+  if (settings.engine === 'native') throw new Error(NATIVE_MISSING);
+  const { device, pools, mtuBytes = DEVICE_MTU_BYTES } = settings;
+  return new PortableEngine(await openTun({ device, pools, mtuBytes }));
+}
+
+export const NATIVE_MISSING = 'The native engine is not built yet: set engine to auto or portable.';
+
+export const DEVICE_MTU_BYTES = 1500;

@@ -1,0 +1,213 @@
+import { closeSync, read, readFileSync, writeSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  cidrContains,
+  firstHost,
+  formatAddress,
+  formatCidr,
+  parseCidr,
+  type Cidr,
+} from '@sallyport/protocol';
+import { CommandFailed, run } from './commands.ts';
+import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
+
+/**
+ * The TUN device by the package `tuntap2`; the only file on it.
+ *
+ * 1. The package opens /dev/net/tun; the kernel names the device.
+ * 2. It gets our name, MTU and queue, the gateway's address in each pool, and a route for each pool.
+ * 3. One read at a time, into one buffer. It sits in a thread of libuv's pool all the time: UV_THREADPOOL_SIZE ≥ 8.
+ * 4. Deleting the device ends the waiting read; then the descriptor is closed. When the process dies the kernel does
+ *    both, and its addresses and routes go with it.
+ *
+ * The streams of the package are not used: they allocate 64 KiB per packet, and a write after their end is a fault.
+ */
+export async function openTun(settings: TunSettings): Promise<PacketDevice> {
+  const tun = await openDevice();
+  try {
+    await nameDevice(tun.name, settings.device);
+    await configureDevice(settings);
+  } catch (error) {
+    closeSync(tun.fd);
+    throw error;
+  }
+  return new TunDevice(settings.device, tun.fd);
+}
+
+export interface TunSettings {
+  /** Name of the device, at most 15 characters. */
+  device: string;
+  mtuBytes: number;
+  /** CIDRs of all pools, IPv4 and IPv6. */
+  pools: readonly string[];
+}
+
+class TunDevice implements PacketDevice {
+  readonly name: string;
+  readonly #fd: number;
+  readonly #buffer = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES);
+  #queueDrops = 0;
+  #closing: Promise<void> | undefined;
+  /** Ends when the last read has come back. */
+  #reading: Promise<void> = Promise.resolve();
+
+  constructor(name: string, fd: number) {
+    this.name = name;
+    this.#fd = fd;
+  }
+
+  start(onPacket: (packet: Uint8Array) => void): void {
+    this.#reading = new Promise((stopped) => {
+      const next = () => {
+        read(this.#fd, this.#buffer, 0, MAX_PACKET_BYTES, null, (error, length) => {
+          if (this.#closing || (error && !TRANSIENT.has(error.code ?? ''))) {
+            stopped();
+            return;
+          }
+          if (!error && length > 0) onPacket(this.#buffer.subarray(0, length));
+          next();
+        });
+      };
+      next();
+    });
+  }
+
+  write(packet: Uint8Array): boolean {
+    if (this.#closing) return false;
+    try {
+      writeSync(this.#fd, packet);
+      return true;
+    } catch {
+      // The kernel refuses single packets (EINVAL) and all of them while the device is down (EIO).
+      return false;
+    }
+  }
+
+  queueDrops(): number {
+    if (this.#closing) return this.#queueDrops;
+    const line = readFileSync('/proc/net/dev', 'latin1')
+      .split('\n')
+      .find((text) => text.trimStart().startsWith(`${this.name}:`));
+    // Counters after the colon: 8 of reception, then bytes, packets, errors, drops of transmission.
+    const drops = Number(line?.split(':')[1]?.trim().split(/\s+/)[11]);
+    if (Number.isFinite(drops)) this.#queueDrops = drops;
+    return this.#queueDrops;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#remove();
+    return this.#closing;
+  }
+
+  async #remove(): Promise<void> {
+    await run('ip', ['link', 'delete', 'dev', this.name]).catch((error: unknown) => {
+      // Somebody else deleted it: that ends the read as well.
+      if (!(error instanceof CommandFailed)) throw error;
+    });
+    await this.#reading;
+    closeSync(this.#fd);
+  }
+}
+
+interface OpenedDevice {
+  name: string;
+  fd: number;
+}
+
+async function openDevice(): Promise<OpenedDevice> {
+  // The package's own types are not where its package.json says.
+  const specifier: string = 'tuntap2';
+  let loaded: unknown;
+  try {
+    loaded = await import(specifier);
+  } catch (error) {
+    const text =
+      'The package tuntap2 could not be loaded: install python3, make, g++ and the headers of Node.js, then run `npm ci` again.';
+    throw new Error(text, { cause: error });
+  }
+  const LinuxTun = isRecord(loaded)
+    ? (loaded['LinuxTun'] ?? (isRecord(loaded['default']) ? loaded['default']['LinuxTun'] : undefined))
+    : undefined;
+  if (!isConstructor(LinuxTun)) throw new Error('The package tuntap2 has no LinuxTun.');
+  try {
+    const tun: unknown = new LinuxTun();
+    if (isRecord(tun) && typeof tun['_ifName'] === 'string' && typeof tun['_fd'] === 'number') {
+      return { name: tun['_ifName'].split('\0')[0] ?? '', fd: tun['_fd'] };
+    }
+  } catch (error) {
+    // It throws strings, too.
+    const said = error instanceof Error ? error.message : String(error);
+    throw new Error(`The TUN device could not be made: ${said}.`, { cause: error });
+  }
+  throw new Error('The package tuntap2 gave no descriptor.');
+}
+
+/** After a kill the kernel takes a moment to remove the old device: its name is free a little later. */
+async function nameDevice(given: string, wanted: string): Promise<void> {
+  if (given === wanted) return;
+  for (let tries = NAME_TRIES; ; tries -= 1) {
+    try {
+      await run('ip', ['link', 'set', 'dev', given, 'name', wanted]);
+      return;
+    } catch (error) {
+      if (!(error instanceof CommandFailed) || !/exists/i.test(error.message)) throw error;
+      if (tries <= 1) {
+        const text = `The network interface ${wanted} exists already: stop the other gateway, or choose another name with the key device.`;
+        throw new Error(text, { cause: error });
+      }
+      await delay(NAME_RETRY_MS);
+    }
+  }
+}
+
+async function configureDevice(settings: TunSettings): Promise<void> {
+  const { device } = settings;
+  const pools = settings.pools.map(parseCidr).filter((pool) => pool !== undefined);
+  const up = ['mtu', String(settings.mtuBytes), 'txqueuelen', String(DEVICE_QUEUE_PACKETS), 'up'];
+  // No link-local address: nobody is there to hear its announcements.
+  await run('ip', ['link', 'set', 'dev', device, 'addrgenmode', 'none']);
+  await run('ip', ['link', 'set', 'dev', device, ...up]);
+  for (const address of gatewayAddresses(pools)) {
+    const length = address.includes(':') ? '128' : '32';
+    await run('ip', [
+      'address',
+      'replace',
+      `${address}/${length}`,
+      'dev',
+      device,
+      ...(length === '128' ? ['nodad'] : []),
+    ]);
+  }
+  for (const pool of new Set(pools.map(formatCidr))) {
+    const family = pool.includes(':') ? '-6' : '-4';
+    await run('ip', [family, 'route', 'replace', pool, 'dev', device, 'proto', String(ROUTE_PROTOCOL)]);
+  }
+}
+
+/** First host of each pool; none where the pool is a single address, which is a client's. */
+export function gatewayAddresses(pools: readonly Cidr[]): string[] {
+  const outer = pools.filter(
+    (pool, at) =>
+      pool.prefixLength < pool.network.length * 8 &&
+      !pools.some(
+        (other, i) => i !== at && other.prefixLength < pool.prefixLength && cidrContains(other, pool.network),
+      ),
+  );
+  return [...new Set(outer.map((pool) => formatAddress(firstHost(pool))))];
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+function isConstructor(value: unknown): value is new () => unknown {
+  return typeof value === 'function';
+}
+
+/** Our number in `ip route … proto`, so that we know our own routes. Not one of rtnetlink(7) or of a routing daemon. */
+export const ROUTE_PROTOCOL = 183;
+/** Largest IP packet. */
+const MAX_PACKET_BYTES = 65_535;
+const TRANSIENT = new Set(['EAGAIN', 'EINTR', 'EIO', 'ENOBUFS']);
+const NAME_TRIES = 20;
+const NAME_RETRY_MS = 100;

@@ -1,0 +1,52 @@
+import { parseCidr, type Cidr } from '@sallyport/protocol';
+import { run } from './commands.ts';
+
+/** Address on an interface, from `ip -json address`. */
+export interface InterfaceAddress {
+  device: string;
+  cidr: Cidr;
+}
+
+/** From `ip -json route` and `ip -json -6 route`, main table. */
+export interface HostRoute {
+  device: string;
+  destination: Cidr;
+  /** Name or number. */
+  protocol: string;
+}
+
+export async function interfaceAddresses(): Promise<InterfaceAddress[]> {
+  const found: InterfaceAddress[] = [];
+  for (const link of records(await ipJson(['address', 'show']))) {
+    for (const entry of records(link['addr_info'])) {
+      const cidr = parseCidr(`${text(entry['local'])}/${text(entry['prefixlen'])}`);
+      if (cidr) found.push({ device: text(link['ifname']), cidr });
+    }
+  }
+  return found;
+}
+
+export async function hostRoutes(): Promise<HostRoute[]> {
+  const found: HostRoute[] = [];
+  for (const family of ['-4', '-6']) {
+    for (const route of records(await ipJson([family, 'route', 'show']))) {
+      const destination = parseCidr(text(route['dst']));
+      if (destination)
+        found.push({ device: text(route['dev']), destination, protocol: text(route['protocol']) });
+    }
+  }
+  return found;
+}
+
+async function ipJson(args: readonly string[]): Promise<unknown> {
+  const output = await run('ip', ['-json', ...args]);
+  return output.trim() === '' ? [] : JSON.parse(output);
+}
+
+function records(value: unknown): Record<string, unknown>[] {
+  return Array.isArray(value) ? value.filter((item) => typeof item === 'object' && item !== null) : [];
+}
+
+function text(value: unknown): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+}
