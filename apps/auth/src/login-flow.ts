@@ -242,9 +242,7 @@ export class LoginFlow {
     const user = login.proven[0]?.user ?? '';
     const groups = this.#parts.directory.find(user)?.groups ?? [];
     const resolved = this.#parts.policies.resolve(settings, login.profile, user, groups);
-    const reason = this.#lostProof(login) ?? (resolved.ok ? undefined : resolved.reason);
-    if (reason || !resolved.ok)
-      return this.#refuseProven(login, user, reason ?? 'policy-unreadable', revision);
+    if (!resolved.ok) return this.#refuseProven(login, user, resolved.reason, revision);
 
     const token = newToken();
     const session = await this.#parts.sessions.create({
@@ -261,7 +259,7 @@ export class LoginFlow {
       },
       strapKey: client.strapKey,
     });
-    // A lock or a new password that came meanwhile has ended this user's sessions, but not yet this one.
+    // A lock or a new password that came since the proof has ended this user's sessions, but perhaps not this one.
     const lost = this.#lostProof(login);
     if (lost) {
       await this.#parts.sessions.end(session.id, lost);

@@ -20,7 +20,10 @@ export async function prepareHost(settings: HostSettings): Promise<Host> {
   await recoverHost(settings.stateDir);
   const table = tableName(settings.device);
   const pools = settings.pools.map(parseCidr).filter((pool) => pool !== undefined);
-  const sysctls = wantedSysctls(pools.some((pool) => pool.family === 'ipv6'));
+  const sysctls = wantedSysctls(
+    settings.device,
+    pools.some((pool) => pool.family === 'ipv6'),
+  );
   const changes: HostChanges = {
     v: 1,
     table: settings.returnPath === 'nat' ? table : '',
@@ -92,12 +95,13 @@ async function undo(file: string, changes: HostChanges): Promise<void> {
 }
 
 /** Forwarding stops a host from taking router advertisements unless accept_ra is 2: it would lose its own IPv6 route. */
-function wantedSysctls(ipv6: boolean): [name: string, value: string][] {
+function wantedSysctls(device: string, ipv6: boolean): [name: string, value: string][] {
   const wanted: [string, string][] = [['net/ipv4/ip_forward', '1']];
   if (ipv6 && getSysctl('net/ipv6/conf/all/forwarding') !== undefined) {
     for (const link of readdirSync('/proc/sys/net/ipv6/conf')) {
       const name = `net/ipv6/conf/${link}/accept_ra`;
-      if (link !== 'lo' && getSysctl(name) === '1') wanted.push([name, '2']);
+      if (!['all', 'default', 'lo', device].includes(link) && getSysctl(name) === '1')
+        wanted.push([name, '2']);
     }
     wanted.push(['net/ipv6/conf/all/forwarding', '1']);
   }
