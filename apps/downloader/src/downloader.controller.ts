@@ -25,7 +25,10 @@ export class DownloaderController {
   readonly #auth: Pick<AuthService, 'lookup'>;
   readonly #catalog: () => Catalog;
 
-  constructor(@Inject(AUTH_SERVICE) auth: AuthService, @Inject(CATALOG) catalog: () => Catalog) {
+  constructor(
+    @Inject(AUTH_SERVICE) auth: Pick<AuthService, 'lookup'>,
+    @Inject(CATALOG) catalog: () => Catalog,
+  ) {
     this.#auth = auth;
     this.#catalog = catalog;
   }

@@ -5,7 +5,12 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { Client, credentials } from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
 import { NestFactory } from '@nestjs/core';
+import { Transport, type MicroserviceOptions } from '@nestjs/microservices';
+import { createLog } from '@sallyport/chassis';
+import { CATALOG_WIRE, fromWire } from '@sallyport/cluster';
 import type {
   AuthService,
   InsideRequest,
@@ -19,6 +24,7 @@ import {
   DownloaderController,
   DownloaderModule,
   loadCatalog,
+  openDownloader,
   type Catalog,
 } from './index.ts';
 
@@ -37,7 +43,7 @@ before(async () => {
   await writeFile(join(folder, 'packages/win/binaries/core.msi'), CORE);
   catalog = await loadCatalog(settings());
   const app = await NestFactory.createApplicationContext(
-    DownloaderModule.with({ auth: new KnownSessions(), catalog: () => catalog }),
+    DownloaderModule.with({ auth: new KnownSessions(), current: () => catalog }),
     { logger: false },
   );
   closers.push(() => app.close());
@@ -265,6 +271,61 @@ test('a profile is read from every scope, and a missing file is refused', async 
     },
   ];
   for (const scope of scopes) await assert.rejects(loadCatalog(settings(scope)), /missing\.xml:1: .*ENOENT/);
+});
+
+test('a reload takes a new profile over only when it is good, and announcement and bytes change together', async () => {
+  const file = join(folder, 'reloaded.xml');
+  const next = settings({ policy: { profileFile: file } });
+  await writeFile(file, profile('First'));
+  const opened = await openDownloader({
+    settings: next,
+    auth: new KnownSessions(),
+    log: createLog({ name: 'downloader', level: 'silent' }),
+  });
+  const announced = async () =>
+    (await opened.catalog.announce({ profileFile: file, platform: '' })).profileSha1;
+  await writeFile(file, profile('Second'));
+  assert.equal(await announced(), sha1(Buffer.from(profile('First'))), 'nothing is read while clients ask');
+  const takeOver = await opened.prepare(next);
+  assert.equal(await announced(), sha1(Buffer.from(profile('First'))));
+  takeOver();
+  assert.equal(await announced(), sha1(Buffer.from(profile('Second'))));
+  assert.deepEqual(opened.current().profiles.get(file)?.bytes, Buffer.from(profile('Second')));
+  await writeFile(file, '<AnyConnectProfile>');
+  await assert.rejects(opened.prepare(next), CatalogError);
+  assert.equal(await announced(), sha1(Buffer.from(profile('Second'))));
+});
+
+test('the catalog says the same over gRPC', async () => {
+  const url = `unix:${join(folder, 'catalog.sock')}`;
+  const { package: name, protoPath, loader, service } = CATALOG_WIRE;
+  const server = await NestFactory.createMicroservice<MicroserviceOptions>(
+    DownloaderModule.with({ auth: new KnownSessions(), current: () => catalog }),
+    { transport: Transport.GRPC, options: { url, package: name, protoPath, loader }, logger: false },
+  );
+  closers.push(() => server.close());
+  await server.listen();
+  const definition = loadSync(protoPath, loader)[`${name}.${service}`];
+  assert.ok(definition && !('format' in definition));
+  const method = definition['Announce'];
+  assert.ok(method && !('format' in method));
+  const wire = new Client(url, credentials.createInsecure());
+  closers.push(() => Promise.resolve(wire.close()));
+  for (const question of [
+    { profileFile: join(folder, 'eng.xml'), platform: 'win' },
+    { profileFile: '', platform: 'linux-64' },
+  ]) {
+    const answer = await new Promise((resolve, reject) =>
+      wire.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        question,
+        (error, value) => (error ? reject(error) : resolve(value)),
+      ),
+    );
+    assert.deepEqual(fromWire(answer), await announcer.announce(question));
+  }
 });
 
 test('a packages folder that cannot be trusted is refused with file and line', async () => {
