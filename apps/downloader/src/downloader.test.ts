@@ -10,7 +10,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { NestFactory } from '@nestjs/core';
 import { Transport, type MicroserviceOptions } from '@nestjs/microservices';
 import { createLog } from '@sallyport/chassis';
-import { CATALOG_WIRE, fromWire } from '@sallyport/cluster';
+import { CATALOG_WIRE, fromWire, parseSettings } from '@sallyport/cluster';
 import type {
   AuthService,
   InsideRequest,
@@ -357,6 +357,11 @@ const profile = (name: string) => `<?xml version="1.0" encoding="UTF-8"?>
 <AnyConnectProfile xmlns="http://schemas.xmlsoap.org/encoding/"><ServerList><HostEntry>
 <HostName>${name}</HostName><HostAddress>vpn.example.test:8443</HostAddress><UserGroup>eng</UserGroup>
 </HostEntry></ServerList></AnyConnectProfile>`;
+const MINIMAL_SETTINGS = `server-cert: cert.pem
+server-key: key.pem
+ipv4-network: 10.90.0.0/24
+profiles: { staff: { methods: [local], default: true } }
+`;
 const CORE = 'not really an installer';
 const MANIFEST = `<vpn rev="1.0">
 <file version="4.10.07061" id="VPNCore" is_core="yes" type="msi" action="install" os="win:6.1.7601"><uri>binaries/core.msi</uri><display-name>Core</display-name></file>
@@ -378,44 +383,13 @@ class KnownSessions implements AuthService {
 }
 
 function settings(changes: Partial<Settings> = {}): Settings {
+  const parsed = parseSettings(MINIMAL_SETTINGS, join(folder, 'sallyport.yaml'));
+  assert.ok('settings' in parsed, JSON.stringify(parsed));
   return {
-    file: '',
-    revision: '',
-    listenHost: '',
-    tcpPort: 0,
-    udpPort: 0,
-    adminAddress: '',
-    tls: {
-      certFiles: [],
-      keyFiles: [],
-      caFile: '',
-      crlFile: '',
-      minVersion: 'TLSv1.2',
-      maxVersion: 'TLSv1.3',
-    },
-    device: '',
-    engine: 'auto',
-    listener: 'auto',
-    returnPath: 'none',
-    node: { name: '', number: 1, advertisedUdpPort: 0 },
-    usersFile: '',
+    ...parsed.settings,
     packagesDir: join(folder, 'packages'),
-    preLoginBanner: '',
-    certUserField: 'CN',
-    strap: 'off',
-    authTimeoutSeconds: 0,
-    maxLoginTries: 0,
-    maxClients: 0,
-    connectsPerTokenPerMinute: 0,
-    maxConnectionsPerAddress: 0,
-    maxLoginsPerAddress: 0,
-    logLevel: 'info',
-    profiles: {},
-    defaultProfile: '',
     policy: { profileFile: join(folder, 'eng.xml') },
     groups: { hr: { profileFile: join(folder, 'hr.xml') } },
-    users: {},
-    vhosts: {},
     ...changes,
   };
 }
