@@ -373,7 +373,7 @@ describe('one writer', () => {
 
   it('lets exactly one of several in that find a stale lock', async () => {
     const folder = await newFolder();
-    await writeFile(join(folder, 'lock'), JSON.stringify({ ...(await lockOf(folder)), start: '1' }));
+    await writeFile(join(folder, 'lock.1'), JSON.stringify({ ...(await lockOf(folder)), start: '1' }));
     const tries = await Promise.allSettled(Array.from({ length: 8 }, () => Journal.open(folder)));
     const winners = tries.filter((result) => result.status === 'fulfilled');
     assert.equal(winners.length, 1);
@@ -390,7 +390,7 @@ describe('one writer', () => {
     ].map((lock) => JSON.stringify(lock));
     for (const lock of [...locks, '', '{"pid":']) {
       const folder = await newFolder();
-      await writeFile(join(folder, 'lock'), lock);
+      await writeFile(join(folder, 'lock.1'), lock);
       await (await Journal.open(folder)).close();
     }
   });
@@ -402,9 +402,9 @@ describe('one writer', () => {
       host: `other-${hostname()}`,
     };
     const [living, dead] = [await newFolder(), await newFolder()];
-    for (const folder of [living, dead]) await writeFile(join(folder, 'lock'), JSON.stringify(foreign));
+    for (const folder of [living, dead]) await writeFile(join(folder, 'lock.1'), JSON.stringify(foreign));
     const touching = setInterval(
-      () => void utimes(join(living, 'lock'), new Date(), new Date()),
+      () => void utimes(join(living, 'lock.1'), new Date(), new Date()),
       LOCK_TOUCH_MS,
     );
     const [refused, taken] = await Promise.allSettled([Journal.open(living), Journal.open(dead)]);
@@ -416,7 +416,7 @@ describe('one writer', () => {
 
   it('touches its lock with the sweep', async () => {
     const { sessions, folder } = await store();
-    const path = join(folder, 'lock');
+    const path = join(folder, 'lock.1');
     await utimes(path, 1, 1);
     await sessions.sweep();
     await pause(20);
@@ -568,7 +568,7 @@ function byId(a: Session, b: Session): number {
 
 async function lockOf(folder: string): Promise<Record<string, unknown>> {
   const journal = await Journal.open(folder);
-  const lock: unknown = JSON.parse(await readFile(join(folder, 'lock'), 'utf8'));
+  const lock: unknown = JSON.parse(await readFile(join(folder, 'lock.1'), 'utf8'));
   await journal.close();
   assert.ok(typeof lock === 'object' && lock !== null);
   return { ...lock };
