@@ -274,6 +274,7 @@ class AddressSpace {
   }
 
   #isFree(block: bigint, length: number): boolean {
+    this.#ofLength(length); // counts what lies inside blocks of this length, from now on
     for (const [other, taken] of this.#taken) {
       if (other <= length && taken.has(block >> BigInt(length - other))) return false;
     }
