@@ -1,1 +1,21 @@
+export { CertificateError, loadCertificates } from './certificates.ts';
+export {
+  Edge,
+  EDGE_LIMITS,
+  type ConnectHandler,
+  type EdgeLimits,
+  type EdgeOptions,
+  type UpstreamName,
+} from './edge.ts';
 export * from './listener.ts';
+export {
+  LISTENER_LIMITS,
+  TlsListener,
+  type ListenerLimits,
+  type TlsListenerOptions,
+} from './listener.tls.ts';
+export { NodeMetrics, observeNode } from './metrics.ts';
+export { NodeController } from './node.controller.ts';
+export type { StrapMode } from './strap.ts';
+export { TunnelNodeModule } from './tunnel-node.module.ts';
+export { Tunnels, type TunnelsOptions } from './tunnels.ts';

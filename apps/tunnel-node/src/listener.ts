@@ -79,3 +79,6 @@ export interface ListenerStats {
   silent: number;
   open: number;
 }
+
+/** Bytes that may wait to be sent to one client before data packets for it are dropped. */
+export const HIGH_WATER_BYTES = 262_144;

@@ -8,6 +8,9 @@ export interface NodeService {
   disconnect(sessionIds: string[], reason: Reason): Promise<number>;
 }
 
+/** Injection token of the node's own service. */
+export const NODE_SERVICE = Symbol('NodeService');
+
 /** One tunnel as operators see it; the source of occtl's `show users`. */
 export interface TunnelInfo {
   /** Small number, unique on this node while its process lives: occtl's ID. */

@@ -1,0 +1,412 @@
+/**
+ * How a connection comes in (docs/protocol.md §2.1):
+ *
+ *  1. accept        the socket waits without a handshake slot until its ClientHello is there: `silent`
+ *  2. hello         the first TLS record is complete; its server name chooses the host
+ *  3. slot          one of a bounded number of handshakes; those over it wait, as sockets: `waiting`
+ *  4. handshake     by node:tls, with a deadline that no trickle of bytes can move: `handshaking`
+ *  5. hand over     as a ClientStream with its facts: `open`
+ */
+import { constants } from 'node:crypto';
+import { createServer, type Server, type Socket } from 'node:net';
+import * as tls from 'node:tls';
+import type { Log } from '@sallyport/chassis';
+import { helloRecord, serverNameOf } from './client-hello.ts';
+import {
+  HIGH_WATER_BYTES,
+  type ClientStream,
+  type HostCertificates,
+  type Listener,
+  type ListenerCertificates,
+  type ListenerStats,
+  type StreamFacts,
+} from './listener.ts';
+
+export interface TlsListenerOptions {
+  /** '' = all addresses. */
+  host: string;
+  /** 0 = any free one. */
+  port: number;
+  /** Open connections from one address; 0 = no limit. */
+  connectionsPerAddress: number;
+  log: Log;
+  limits?: Partial<ListenerLimits>;
+}
+
+export interface ListenerLimits {
+  /** Handshakes at once. */
+  handshakes: number;
+  /** Connections whose ClientHello is not complete; the oldest goes when there is one more. */
+  silent: number;
+  /** Connections that wait for a handshake slot; one more is refused. */
+  waiting: number;
+  silentSeconds: number;
+  waitingSeconds: number;
+  handshakeSeconds: number;
+}
+
+/** The form on `node:tls`: the only file that knows `tls.TLSSocket`. */
+export class TlsListener implements Listener {
+  readonly stats: ListenerStats = {
+    accepted: 0,
+    handshakes: 0,
+    refused: {},
+    handshaking: 0,
+    silent: 0,
+    open: 0,
+  };
+  readonly #options: TlsListenerOptions;
+  readonly #limits: ListenerLimits;
+  #hosts = new Map<string, tls.Server>();
+  #server: Server | undefined;
+  #ticker: NodeJS.Timeout | undefined;
+  #accept: (stream: ClientStream) => void = (stream) => stream.destroy();
+  /** Sets keep the order of arrival, so the first is the oldest. */
+  readonly #silent = new Set<Arrival>();
+  readonly #waiting = new Set<Arrival>();
+  readonly #handshaking = new Map<string, Arrival>();
+  readonly #openByAddress = new Map<string, number>();
+
+  constructor(options: TlsListenerOptions) {
+    this.#options = options;
+    this.#limits = { ...LISTENER_LIMITS, ...options.limits };
+  }
+
+  /** The port that is listened on; 0 = none. */
+  get port(): number {
+    const address = this.#server?.address();
+    return typeof address === 'object' && address !== null ? address.port : 0;
+  }
+
+  set connectionsPerAddress(limit: number) {
+    this.#options.connectionsPerAddress = limit;
+  }
+
+  configure(certificates: ListenerCertificates): void {
+    const hosts = new Map<string, tls.Server>();
+    for (const [name, host] of certificates.hosts) hosts.set(name, this.#handshaker(host));
+    if (!hosts.has('')) throw new Error('The default host has no certificate.');
+    this.#hosts = hosts;
+  }
+
+  async listen(accept: (stream: ClientStream) => void): Promise<void> {
+    if (!this.#hosts.has('')) throw new Error('The listener has no certificates yet.');
+    this.#accept = accept;
+    this.#server = await openSocket(this.#options, (socket) => this.#handleAccept(socket));
+    this.#server.on('error', (error) =>
+      this.#options.log.error({ error: error.message }, 'cannot accept connections'),
+    );
+    this.#ticker = setInterval(() => this.#handleTick(Date.now()), TICK_MS);
+    this.#ticker.unref();
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#ticker);
+    const server = this.#server;
+    this.#server = undefined;
+    for (const arrival of [...this.#silent, ...this.#waiting, ...this.#handshaking.values()])
+      arrival.socket.destroy();
+    // Its callback would wait for the streams that were handed over.
+    server?.close();
+  }
+
+  // 1. accept
+  #handleAccept(socket: Socket): void {
+    this.stats.accepted += 1;
+    const address = plainAddress(socket.remoteAddress);
+    const arrival: Arrival = {
+      socket,
+      address,
+      port: socket.remotePort ?? 0,
+      since: Date.now(),
+      parts: [],
+      serverName: '',
+      place: '',
+      refused: false,
+    };
+    socket.on('error', ignore);
+    if (address === '') return void socket.destroy();
+    const open = (this.#openByAddress.get(address) ?? 0) + 1;
+    const limit = this.#options.connectionsPerAddress;
+    if (limit > 0 && open > limit) return this.#refuse(arrival, 'address-limit');
+    this.#openByAddress.set(address, open);
+    socket.once('close', () => this.#forget(arrival));
+    for (const oldest of this.#silent) {
+      if (this.#silent.size < this.#limits.silent) break;
+      this.#silent.delete(oldest);
+      this.#refuse(oldest, 'limit');
+    }
+    this.#silent.add(arrival);
+    this.#count();
+    const onReadable = () => {
+      if (this.#handleHello(arrival)) socket.removeListener('readable', onReadable);
+    };
+    socket.on('readable', onReadable);
+  }
+
+  // 2. hello @returns whether there is nothing more to read here
+  #handleHello(arrival: Arrival): boolean {
+    for (let bytes = readBytes(arrival.socket); bytes; bytes = readBytes(arrival.socket))
+      arrival.parts.push(bytes);
+    const hello = Buffer.concat(arrival.parts);
+    const state = helloRecord(hello);
+    if (state === 'incomplete') {
+      if (arrival.parts.length > 1) arrival.parts = [hello];
+      return false;
+    }
+    this.#silent.delete(arrival);
+    arrival.parts = [];
+    if (state === 'not-tls') {
+      this.#refuse(arrival, 'error');
+      return true;
+    }
+    arrival.serverName = serverNameOf(hello);
+    arrival.socket.unshift(hello);
+    if (this.#handshaking.size < this.#limits.handshakes) this.#handshake(arrival);
+    else if (this.#waiting.size < this.#limits.waiting) this.#wait(arrival);
+    else this.#refuse(arrival, 'limit');
+    this.#count();
+    return true;
+  }
+
+  // 3. slot
+  #wait(arrival: Arrival): void {
+    arrival.since = Date.now();
+    this.#waiting.add(arrival);
+  }
+
+  // 4. handshake
+  #handshake(arrival: Arrival): void {
+    arrival.since = Date.now();
+    arrival.place = placeOf(arrival.socket);
+    this.#handshaking.set(arrival.place, arrival);
+    const host = this.#hosts.get(arrival.serverName) ?? this.#hosts.get('');
+    host?.emit('connection', arrival.socket);
+  }
+
+  #handshaker(host: HostCertificates): tls.Server {
+    const server = tls.createServer({
+      cert: host.pairs.map((pair) => pair.cert),
+      key: host.pairs.map((pair) => pair.key),
+      ca: host.ca,
+      crl: host.crl,
+      minVersion: host.minVersion,
+      maxVersion: host.maxVersion,
+      ciphers: CIPHERS,
+      honorCipherOrder: true,
+      // Every handshake is a full one: a resumed session would skip the client certificate and its revocation.
+      secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+      requestCert: host.ca !== undefined,
+      rejectUnauthorized: false,
+      // The tick ends a handshake before; this one starts anew with each byte.
+      handshakeTimeout: (this.#limits.handshakeSeconds + 1) * 1000,
+      ALPNProtocols: ['http/1.1'],
+    });
+    server.on('tlsClientError', (_error, socket) => socket.destroy());
+    server.on('secureConnection', (socket) => this.#handOver(socket));
+    return server;
+  }
+
+  // 5. hand over
+  #handOver(socket: tls.TLSSocket): void {
+    const place = placeOf(socket);
+    const arrival = this.#handshaking.get(place);
+    if (arrival === undefined) return void socket.destroy();
+    this.#handshaking.delete(place);
+    this.stats.handshakes += 1;
+    this.stats.open += 1;
+    socket.once('close', () => (this.stats.open -= 1));
+    this.#admitWaiting();
+    // One write is one TLS record; with it Node would merge queued writes. docs/protocol.md §6.2
+    Object.assign(socket, { _writev: null });
+    this.#accept(new TlsStream(socket, factsOf(socket, arrival)));
+  }
+
+  #admitWaiting(): void {
+    for (const arrival of this.#waiting) {
+      if (this.#handshaking.size >= this.#limits.handshakes) break;
+      this.#waiting.delete(arrival);
+      this.#handshake(arrival);
+    }
+    this.#count();
+  }
+
+  /** The deadlines count from the start of each stage, whatever trickles in. */
+  #handleTick(now: number): void {
+    this.#expire(this.#silent, now - this.#limits.silentSeconds * 1000, 'timeout');
+    this.#expire(this.#waiting, now - this.#limits.waitingSeconds * 1000, 'limit');
+    this.#expire(this.#handshaking.values(), now - this.#limits.handshakeSeconds * 1000, 'timeout');
+  }
+
+  #expire(arrivals: Iterable<Arrival>, before: number, cause: RefusalCause): void {
+    for (const arrival of arrivals) {
+      if (arrival.since > before) return;
+      this.#refuse(arrival, cause);
+    }
+  }
+
+  #refuse(arrival: Arrival, cause: RefusalCause): void {
+    if (arrival.refused) return;
+    arrival.refused = true;
+    this.stats.refused[cause] = (this.stats.refused[cause] ?? 0) + 1;
+    arrival.socket.destroy();
+  }
+
+  #forget(arrival: Arrival): void {
+    const open = (this.#openByAddress.get(arrival.address) ?? 1) - 1;
+    if (open === 0) this.#openByAddress.delete(arrival.address);
+    else this.#openByAddress.set(arrival.address, open);
+    arrival.parts = [];
+    this.#silent.delete(arrival);
+    this.#waiting.delete(arrival);
+    if (this.#handshaking.get(arrival.place) === arrival) {
+      this.#handshaking.delete(arrival.place);
+      this.#refuse(arrival, 'error');
+    }
+    this.#admitWaiting();
+  }
+
+  #count(): void {
+    this.stats.silent = this.#silent.size;
+    this.stats.handshaking = this.#handshaking.size;
+  }
+}
+
+class TlsStream implements ClientStream {
+  constructor(
+    readonly duplex: tls.TLSSocket,
+    readonly facts: StreamFacts,
+  ) {}
+
+  get pendingBytes(): number {
+    return this.duplex.writableLength;
+  }
+
+  writeRecord(bytes: Uint8Array): boolean {
+    this.duplex.write(bytes);
+    return this.duplex.writableLength < HIGH_WATER_BYTES;
+  }
+
+  onDrain(callback: () => void): void {
+    this.duplex.on('drain', callback);
+  }
+
+  exportKey(label: string, length: number): Uint8Array {
+    const exporter: { exportKeyingMaterial(length: number, label: string, context?: Buffer): Buffer } =
+      this.duplex;
+    // No third argument: in TLS 1.2 an empty context is not the same as none.
+    return exporter.exportKeyingMaterial(length, label);
+  }
+
+  end(): void {
+    this.duplex.end();
+  }
+
+  destroy(): void {
+    this.duplex.destroy();
+  }
+}
+
+/** Opens the port; the one place that would take an inherited socket instead. */
+function openSocket(at: { host: string; port: number }, accept: (socket: Socket) => void): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    const server = createServer({ noDelay: true }, accept);
+    server.once('error', (error: NodeJS.ErrnoException) => reject(new Error(listenProblem(error, at))));
+    server.listen({ host: at.host === '' ? undefined : at.host, port: at.port, backlog: BACKLOG }, () => {
+      server.removeAllListeners('error');
+      resolve(server);
+    });
+  });
+}
+
+function listenProblem(error: NodeJS.ErrnoException, at: { host: string; port: number }): string {
+  const place = at.host === '' ? `TCP port ${at.port}` : `${at.host} TCP port ${at.port}`;
+  if (error.code === 'EADDRINUSE')
+    return `${place} is taken by another program; stop it or choose another tcp-port.`;
+  if (error.code === 'EACCES')
+    return `${place} may not be opened by this user; start as root or choose a port above 1023.`;
+  if (error.code === 'EADDRNOTAVAIL')
+    return `${place} cannot be opened: this machine does not have that address.`;
+  return `${place} cannot be opened (${error.code ?? error.message}).`;
+}
+
+function factsOf(socket: tls.TLSSocket, arrival: Arrival): StreamFacts {
+  const leaf = socket.getPeerX509Certificate();
+  const problem = socket.authorized ? '' : String(socket.authorizationError ?? 'not checked');
+  return {
+    peerAddress: arrival.address,
+    peerPort: arrival.port,
+    localAddress: plainAddress(socket.localAddress),
+    serverName: arrival.serverName,
+    tlsVersion: socket.getProtocol() ?? '',
+    cipher: socket.getCipher().name,
+    servedLeafSha1: socket.getX509Certificate()?.fingerprint.replaceAll(':', '') ?? '',
+    certificate: leaf && {
+      verified: socket.authorized,
+      problem: problem.toLowerCase().replaceAll('_', ' '),
+      der: leaf.raw,
+    },
+    clientFinished: socket.getPeerFinished(),
+  };
+}
+
+function readBytes(socket: Socket): Buffer | undefined {
+  const bytes: unknown = socket.read();
+  return Buffer.isBuffer(bytes) ? bytes : undefined;
+}
+
+/** The same for a socket and the TLS socket on top of it. */
+function placeOf(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort} ${socket.localAddress} ${socket.localPort}`;
+}
+
+/** An IPv4 client of a socket that serves both families is an IPv4 client. */
+function plainAddress(address: string | undefined): string {
+  if (address === undefined) return '';
+  return address.startsWith('::ffff:') && address.includes('.') ? address.slice('::ffff:'.length) : address;
+}
+
+function ignore(): void {
+  // A socket without an error listener would end the process; 'close' follows and is what counts.
+}
+
+interface Arrival {
+  socket: Socket;
+  address: string;
+  port: number;
+  /** ms, start of the present stage. */
+  since: number;
+  /** What came of the ClientHello so far; at most one record. */
+  parts: Buffer[];
+  serverName: string;
+  /** Key of the handshake; '' = none begun. */
+  place: string;
+  refused: boolean;
+}
+
+type RefusalCause = 'timeout' | 'error' | 'limit' | 'address-limit';
+
+export const LISTENER_LIMITS: ListenerLimits = {
+  handshakes: 512,
+  silent: 4096,
+  waiting: 4096,
+  silentSeconds: 10,
+  waitingSeconds: 8,
+  handshakeSeconds: 10,
+};
+
+/** The server's order. Only ephemeral key exchange and AEAD: docs/protocol.md §2.1. */
+const CIPHERS = [
+  'TLS_AES_256_GCM_SHA384',
+  'TLS_AES_128_GCM_SHA256',
+  'TLS_CHACHA20_POLY1305_SHA256',
+  'ECDHE-ECDSA-AES256-GCM-SHA384',
+  'ECDHE-RSA-AES256-GCM-SHA384',
+  'ECDHE-ECDSA-AES128-GCM-SHA256',
+  'ECDHE-RSA-AES128-GCM-SHA256',
+  'ECDHE-ECDSA-CHACHA20-POLY1305',
+  'ECDHE-RSA-CHACHA20-POLY1305',
+].join(':');
+
+const BACKLOG = 4096;
+const TICK_MS = 500;

@@ -1,0 +1,147 @@
+import type { Metrics } from '@sallyport/chassis';
+import type { ListenerStats } from './listener.ts';
+import type { Engine } from '@sallyport/engine';
+
+/** All metrics of a tunnel node, registered once. */
+export class NodeMetrics {
+  readonly #requests;
+  readonly #badRequests;
+  readonly #connects;
+  readonly #connectSeconds;
+  readonly #tunnelEnds;
+  readonly #bytes;
+  readonly #packets;
+  readonly #drops;
+  readonly #dpdTimeouts;
+
+  constructor(metrics: Metrics) {
+    this.#requests = metrics.counter(
+      'sallyport_http_requests_total',
+      'Requests answered, by class of status.',
+      ['status'],
+    );
+    this.#badRequests = metrics.counter(
+      'sallyport_http_refusals_total',
+      'Requests refused by the edge, by cause.',
+      ['cause'],
+    );
+    this.#connects = metrics.counter(
+      'sallyport_connects_total',
+      'CONNECTs, by result: ok, resumed or the reason.',
+      ['result'],
+    );
+    this.#connectSeconds = metrics.histogram(
+      'sallyport_connect_duration_seconds',
+      'From CONNECT to its answer.',
+      [0.001, 0.005, 0.02, 0.1, 0.5, 2, 8],
+    );
+    this.#tunnelEnds = metrics.counter('sallyport_tunnel_ends_total', 'Tunnels that ended, by reason.', [
+      'reason',
+    ]);
+    this.#bytes = metrics.counter(
+      'sallyport_tunnel_bytes_total',
+      'Bytes of IP packets in tunnels; rx = from clients.',
+      ['direction', 'transport'],
+    );
+    this.#packets = metrics.counter(
+      'sallyport_tunnel_packets_total',
+      'IP packets in tunnels; rx = from clients.',
+      ['direction', 'transport'],
+    );
+    this.#drops = metrics.counter(
+      'sallyport_tunnel_drops_total',
+      'Packets dropped at the tunnels, by reason.',
+      ['reason'],
+    );
+    this.#dpdTimeouts = metrics.counter(
+      'sallyport_dpd_timeouts_total',
+      'Tunnels whose client did not answer.',
+    );
+  }
+
+  requestAnswered(status: number): void {
+    this.#requests.inc({ status: `${Math.floor(status / 100)}xx` });
+  }
+
+  requestRefused(cause: EdgeRefusal): void {
+    this.#badRequests.inc({ cause });
+  }
+
+  connected(result: string, seconds: number): void {
+    this.#connects.inc({ result });
+    this.#connectSeconds.observe(seconds);
+  }
+
+  tunnelEnded(reason: string): void {
+    this.#tunnelEnds.inc({ reason });
+    if (reason === 'dpd-timeout') this.#dpdTimeouts.inc();
+  }
+
+  traffic(direction: 'rx' | 'tx', packets: number, bytes: number): void {
+    this.#packets.inc({ direction, transport: 'tls' }, packets);
+    this.#bytes.inc({ direction, transport: 'tls' }, bytes);
+  }
+
+  dropped(reason: TunnelDrop, packets: number): void {
+    this.#drops.inc({ reason }, packets);
+  }
+}
+
+/** Gauges and counters that are read from their owners at each scrape. */
+export function observeNode(
+  metrics: Metrics,
+  sources: {
+    listener: { readonly stats: ListenerStats };
+    engine: Engine;
+    tunnels: { readonly size: number };
+  },
+): void {
+  const { listener, engine, tunnels } = sources;
+  metrics.gauge('sallyport_sessions', 'Tunnels on this node, by transport.', ['transport'], (gauge) =>
+    gauge.set({ transport: 'tls' }, tunnels.size),
+  );
+  metrics.gauge('sallyport_connections', 'Connections, by stage.', ['stage'], (gauge) => {
+    gauge.set({ stage: 'silent' }, listener.stats.silent);
+    gauge.set({ stage: 'handshaking' }, listener.stats.handshaking);
+    gauge.set({ stage: 'open' }, listener.stats.open);
+  });
+  metrics.gauge('sallyport_connections_accepted', 'Connections accepted since the start.', [], (gauge) =>
+    gauge.set(listener.stats.accepted),
+  );
+  metrics.gauge(
+    'sallyport_tls_handshakes',
+    'TLS handshakes since the start, by result.',
+    ['result'],
+    (gauge) => {
+      gauge.set({ result: 'ok' }, listener.stats.handshakes);
+      for (const [cause, count] of Object.entries(listener.stats.refused))
+        gauge.set({ result: cause }, count);
+    },
+  );
+  metrics.gauge(
+    'sallyport_engine_drops',
+    'Packets dropped by the engine since the start, by reason.',
+    ['reason'],
+    (gauge) => {
+      for (const [reason, count] of Object.entries(engine.stats().drops)) gauge.set({ reason }, count);
+    },
+  );
+}
+
+/** Why the edge itself refused a request. */
+export type EdgeRefusal =
+  | 'malformed'
+  | 'header-too-large'
+  | 'body-too-large'
+  | 'request-line-too-long'
+  | 'timeout'
+  | 'pipelined'
+  | 'duplicate-header'
+  | 'method'
+  | 'expectation'
+  | 'not-found'
+  | 'not-ready'
+  | 'busy'
+  | 'upstream';
+
+export type TunnelDrop = 'slow-client' | 'superseded' | 'control-flood';

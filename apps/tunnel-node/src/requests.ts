@@ -1,0 +1,212 @@
+/**
+ * One HTTP request (docs/protocol.md §2.2):
+ *
+ *  1. head      within the limits, no header twice that must be single
+ *  2. route     by the target; an unknown one is 404
+ *  3. body      collected, bounded
+ *  4. upstream  portal or downloader, as a call with the facts of the connection
+ *  5. answer    with Content-Length, names spelled as given
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ConnectionFacts, FileRange, InsideRequest, InsideResponse } from '@sallyport/cluster';
+import { FIXED_HEADERS } from './answers.ts';
+import type { StreamFacts } from './listener.ts';
+import type { EdgeRefusal } from './metrics.ts';
+
+/** The edge will not pass this request on. */
+export interface Refusal {
+  status: number;
+  cause: EdgeRefusal;
+  /** Shown by openconnect with a 503. */
+  text?: string;
+}
+
+// 1. head
+/** @param method set where Node has looked at it already. */
+export function checkHead(
+  request: IncomingMessage,
+  limits: RequestLimits,
+  method?: 'CONNECT',
+): Refusal | undefined {
+  const target = request.url ?? '';
+  if ((request.method ?? '').length + target.length + ' HTTP/1.1 '.length > limits.requestLineBytes) {
+    return { status: 414, cause: 'request-line-too-long' };
+  }
+  if (headBytes(request) > limits.headerBytes) return { status: 431, cause: 'header-too-large' };
+  if (hasDuplicates(request.rawHeaders)) return { status: 400, cause: 'duplicate-header' };
+  if (method === undefined && !METHODS.includes(request.method ?? ''))
+    return { status: 405, cause: 'method' };
+  if (Number(request.headers['content-length'] ?? 0) > limits.bodyBytes)
+    return { status: 413, cause: 'body-too-large' };
+  return undefined;
+}
+
+/** As on the wire, with separators: Node itself counts names and values only. */
+function headBytes(request: IncomingMessage): number {
+  return request.rawHeaders.reduce((sum, text) => sum + text.length + 2, 0);
+}
+
+export function hasDuplicates(rawHeaders: readonly string[]): boolean {
+  const seen = new Set<string>();
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = (rawHeaders[at] ?? '').toLowerCase();
+    if (!SINGLE_HEADERS.includes(name)) continue;
+    if (seen.has(name)) return true;
+    seen.add(name);
+  }
+  return false;
+}
+
+// 3. body
+/** @returns the body, or 'too-large', or 'aborted' when the client went away. */
+export function collectBody(
+  request: IncomingMessage,
+  limit: number,
+  budget: BodyBudget,
+): Promise<BodyResult> {
+  return new Promise((resolve) => {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    const finish = (result: BodyResult) => {
+      request.removeAllListeners('data');
+      budget.release(length);
+      length = 0;
+      resolve(result);
+    };
+    request.on('data', (chunk: Buffer) => {
+      if (length + chunk.length > limit) return finish('too-large');
+      if (!budget.take(chunk.length)) return finish('no-room');
+      length += chunk.length;
+      chunks.push(chunk);
+    });
+    request.once('end', () => finish(Buffer.concat(chunks)));
+    request.once('close', () => finish('aborted'));
+    request.once('error', () => finish('aborted'));
+  });
+}
+
+export type BodyResult = Buffer | 'too-large' | 'no-room' | 'aborted';
+
+/** Bytes of bodies that are being collected, over all connections. */
+export class BodyBudget {
+  #left: number;
+
+  constructor(bytes: number) {
+    this.#left = bytes;
+  }
+
+  take(bytes: number): boolean {
+    if (bytes > this.#left) return false;
+    this.#left -= bytes;
+    return true;
+  }
+
+  release(bytes: number): void {
+    this.#left += bytes;
+  }
+}
+
+// 4. upstream
+export function insideRequest(request: IncomingMessage, body: Uint8Array, facts: StreamFacts): InsideRequest {
+  return {
+    method: request.method ?? '',
+    target: request.url ?? '',
+    headers: insideHeaders(request.rawHeaders),
+    body,
+    facts: connectionFacts(facts),
+  };
+}
+
+/** Names in lower case, the first of each; what only the inside may say is left out. */
+export function insideHeaders(rawHeaders: readonly string[]): Record<string, string> {
+  const headers = new Map<string, string>();
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const name = (rawHeaders[at] ?? '').toLowerCase();
+    const value = rawHeaders[at + 1] ?? '';
+    if (name.startsWith(INSIDE_PREFIX)) continue;
+    const before = headers.get(name);
+    if (before === undefined) headers.set(name, value);
+    else if (name === 'cookie') headers.set(name, `${before}; ${value}`);
+  }
+  return Object.fromEntries(headers);
+}
+
+function connectionFacts(facts: StreamFacts): ConnectionFacts {
+  return {
+    clientAddress: facts.peerAddress,
+    serverName: facts.serverName,
+    servedLeafSha1: facts.servedLeafSha1,
+    tlsVersion: facts.tlsVersion,
+    ...(facts.certificate && { certificate: facts.certificate }),
+  };
+}
+
+// 5. answer
+/** Writes the whole answer, closes the file of a FileRange. @param keep whether the connection may be used again. */
+export async function writeAnswer(
+  response: ServerResponse,
+  answer: InsideResponse,
+  keep: boolean,
+): Promise<void> {
+  const { body } = answer;
+  try {
+    if (response.destroyed) return;
+    writeHead(response, answer, keep);
+    if (body instanceof Uint8Array) response.end(body);
+    else if (response.req.method === 'HEAD') response.end();
+    else await streamFile(response, body);
+  } finally {
+    if (!(body instanceof Uint8Array)) await body.file.close();
+  }
+}
+
+export function writeHead(response: ServerResponse, answer: InsideResponse, keep: boolean): void {
+  const headers: string[] = [];
+  const given = new Set(answer.headers.map(([name]) => name.toLowerCase()));
+  for (const [name, value] of answer.headers) headers.push(name, value);
+  for (const [name, value] of FIXED_HEADERS) if (!given.has(name.toLowerCase())) headers.push(name, value);
+  if (answer.status !== 304) headers.push('Content-Length', String(answer.body.length));
+  headers.push('Connection', keep ? 'Keep-Alive' : 'close');
+  response.sendDate = false;
+  response.writeHead(answer.status, headers);
+}
+
+async function streamFile(response: ServerResponse, range: FileRange): Promise<void> {
+  const end = range.start + range.length;
+  let position = range.start;
+  while (position < end && !response.destroyed) {
+    const buffer = Buffer.allocUnsafe(Math.min(FILE_CHUNK_BYTES, end - position));
+    const { bytesRead } = await range.file.read(buffer, 0, buffer.length, position);
+    // Shorter than announced: the client must not take what it has for the whole.
+    if (bytesRead === 0) return void response.destroy();
+    position += bytesRead;
+    if (!response.write(buffer.subarray(0, bytesRead))) await drained(response);
+  }
+  response.end();
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const finish = () => {
+      response.removeListener('drain', finish);
+      response.removeListener('close', finish);
+      resolve();
+    };
+    response.once('drain', finish);
+    response.once('close', finish);
+  });
+}
+
+export interface RequestLimits {
+  /** Names, values and their separators. */
+  headerBytes: number;
+  bodyBytes: number;
+  requestLineBytes: number;
+}
+
+const METHODS = ['GET', 'POST', 'HEAD'];
+/** Two of them would be read differently by different programs. */
+const SINGLE_HEADERS = ['host', 'content-length', 'transfer-encoding', 'authorization'];
+/** Headers that only services inside may set. */
+const INSIDE_PREFIX = 'x-sallyport-';
+const FILE_CHUNK_BYTES = 65_536;

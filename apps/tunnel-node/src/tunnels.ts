@@ -1,0 +1,489 @@
+/**
+ * All tunnels of this node. One CONNECT (docs/protocol.md §5):
+ *
+ *  1. parse     head of the request
+ *  2. find      the session, by the hash of its token
+ *  3. strap     is it the client that logged in?
+ *  4. mtu       what the client's link carries; too little means no IPv6
+ *  5. claim     the store gives this node the lease and the addresses, and tells the former owner
+ *  6. attach    packets for the addresses come here; an older tunnel of the session is closed first, without a packet
+ *  7. answer    200 with the headers, in one record
+ *  8. channel   the next byte is CSTP, those that came early included
+ *
+ * What is refused gets 401 (log in again) or 503 with X-Reason (come back later).
+ */
+import { randomUUID } from 'node:crypto';
+import type { Log } from '@sallyport/chassis';
+import {
+  hashToken,
+  StoreUnavailable,
+  type Claimed,
+  type Micros,
+  type NodeIdentity,
+  type NodeService,
+  type Notice,
+  type Session,
+  type Sessions,
+  type TunnelInfo,
+} from '@sallyport/cluster';
+import type { Engine } from '@sallyport/engine';
+import {
+  connectAnswer,
+  identifyClient,
+  parseConnect,
+  ProtocolError,
+  reasonText,
+  tlsOverhead,
+  tunnelMtu,
+  type ChannelClose,
+  type ConnectRequest,
+  type Reason,
+  type TunnelMtu,
+} from '@sallyport/protocol';
+import { closingAnswer } from './answers.ts';
+import type { ConnectHandler, ConnectHead } from './edge.ts';
+import type { ClientStream, StreamFacts } from './listener.ts';
+import type { NodeMetrics, TunnelDrop } from './metrics.ts';
+import { checkStrap, type StrapMode } from './strap.ts';
+import { Tunnel, type Traffic, type TunnelOwner } from './tunnel.ts';
+
+export interface TunnelsOptions {
+  node: NodeIdentity;
+  /** Name of the gateway in the answer, without software or version. */
+  gatewayName: string;
+  sessions: Sessions;
+  engine: Engine;
+  strap: StrapMode;
+  metrics: NodeMetrics;
+  log: Log;
+}
+
+export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
+  readonly engine: Engine;
+  readonly traffic: Traffic = { rxPackets: 0, rxBytes: 0, txPackets: 0, txBytes: 0 };
+  readonly #options: TunnelsOptions;
+  readonly #sessions: Sessions;
+  readonly #log: Log;
+  readonly #byId = new Map<number, Tunnel>();
+  readonly #bySession = new Map<string, Tunnel>();
+  /** Connections that were told to end and when (monotonic ms): those that do not are cut off. */
+  readonly #leaving = new Map<ClientStream, number>();
+  /** Leases that this node was told it lost, also before it had attached them (C2). */
+  readonly #released = new Map<string, Released>();
+  /** What the store could not be told yet. */
+  readonly #owed: (() => Promise<unknown>)[] = [];
+  readonly #ticker: NodeJS.Timeout;
+  readonly #stopNotices: () => void;
+  #lastId = 0;
+  #opening = 0;
+  #ticks = 0;
+  #seenEpoch: Micros = 0n;
+  #closing = false;
+
+  constructor(options: TunnelsOptions) {
+    this.#options = options;
+    this.#sessions = options.sessions;
+    this.#log = options.log;
+    this.engine = options.engine;
+    this.#stopNotices = this.#sessions.notices(options.node, (notices) => {
+      for (const notice of notices) this.#handleNotice(notice);
+    });
+    this.#ticker = setInterval(() => this.#handleTick(), TICK_MS);
+    this.#ticker.unref();
+  }
+
+  get size(): number {
+    return this.#byId.size;
+  }
+
+  set strap(mode: StrapMode) {
+    this.#options.strap = mode;
+  }
+
+  async open(stream: ClientStream, head: ConnectHead): Promise<void> {
+    const begun = this.now();
+    this.#opening += 1;
+    let result: string;
+    try {
+      result = await this.#open(stream, head);
+    } catch (error) {
+      result = this.#handleFault(stream, error);
+    }
+    this.#opening -= 1;
+    this.#options.metrics.connected(result, (this.now() - begun) / 1000);
+  }
+
+  /** @returns label for the metric: `ok`, `resumed` or the reason of the refusal. */
+  async #open(stream: ClientStream, head: ConnectHead): Promise<string> {
+    if (this.#closing) return this.#refuse(stream, 'server-shutdown');
+    if (this.#opening > CONNECTS_AT_ONCE) return this.#refuse(stream, 'connect-rate');
+    // 1. parse
+    const request = parseConnect(head.target, head.rawHeaders);
+    if (request.token === '') return this.#refuse(stream, 'token-missing');
+    if (request.token.length > MAX_TOKEN_LENGTH) return this.#refuse(stream, 'token-unknown');
+    // 2. find
+    const tokenHash = hashToken(request.token);
+    const session = await this.#sessions.find(tokenHash);
+    if (session === undefined) return this.#refuse(stream, 'token-unknown');
+    // Whatever ended it, it does not come back.
+    if (session.state === 'closed') return this.#refuse(stream, session.endReason || 'token-unknown', 401);
+    // 3. strap
+    const verdict = checkStrap(this.#options.strap, session.strapKeys, {
+      verify: request.strapVerify,
+      pubkey: request.strapPubkey,
+      clientFinished: stream.facts.clientFinished,
+    });
+    if (!verdict.ok) return this.#refuse(stream, 'strap-failed');
+    // 4. mtu
+    const mtu = mtuFor(request, stream.facts, session);
+    // 5. claim
+    const claim = await this.#sessions.claim({
+      tokenHash,
+      node: this.#options.node,
+      connectionId: randomUUID(),
+      wantIpv4: request.wantIpv4,
+      wantIpv6: request.wantIpv6 && mtu.ipv6Fits,
+      client: {
+        address: stream.facts.peerAddress,
+        userAgent: request.userAgent.slice(0, MAX_TEXT_LENGTH),
+        platform: request.platform.slice(0, MAX_TEXT_LENGTH),
+        hostname: request.hostname.slice(0, MAX_TEXT_LENGTH),
+      },
+      strapKey: verdict.nextKey,
+      seenEpoch: this.#seenEpoch,
+    });
+    if (!claim.ok) return this.#refuse(stream, claim.reason);
+    return this.#serve(stream, head, request, claim, mtu);
+  }
+
+  #serve(
+    stream: ClientStream,
+    head: ConnectHead,
+    request: ConnectRequest,
+    claim: Claimed,
+    mtu: TunnelMtu,
+  ): string {
+    const { session, lease } = claim;
+    if (lease.epoch > this.#seenEpoch) this.#seenEpoch = lease.epoch;
+    const lost = this.#lostAlready(session.id, lease.epoch);
+    if (lost === 'superseded') {
+      stream.destroy();
+      return 'superseded';
+    }
+    if (lost !== undefined) return this.#refuse(stream, lost);
+    const addresses = {
+      ipv4: request.wantIpv4 ? claim.addresses.ipv4 : '',
+      ipv6: request.wantIpv6 && mtu.ipv6Fits ? claim.addresses.ipv6 : '',
+    };
+    const sessionRemainingSeconds = remainingSeconds(session);
+    const { mtuBytes } = mtu;
+    const id = ++this.#lastId;
+    const parts = {
+      id,
+      lease,
+      session,
+      addresses,
+      mtuBytes,
+      mobile: request.mobile,
+      sessionRemainingSeconds,
+    };
+    const tunnel = new Tunnel(parts, stream, this);
+    // 6. attach
+    const older = this.#bySession.get(session.id);
+    if (older) this.#supersede(older);
+    if (stream.duplex.destroyed || this.#closing) {
+      this.#settle(tunnel, { kind: 'park', reason: this.#closing ? 'server-shutdown' : 'connection-lost' });
+      return 'connection-lost';
+    }
+    this.#attach(tunnel, session);
+    // 7. answer
+    const answer = connectAnswer({
+      grant: session.grant,
+      ...addresses,
+      mtuBytes,
+      baseMtuBytes: mtu.baseMtuBytes,
+      fullIpv6: request.fullIpv6,
+      client: traitsOf(request),
+      gatewayName: this.#options.gatewayName,
+      sessionRemainingSeconds,
+    });
+    stream.writeRecord(Buffer.from(answer, 'latin1'));
+    // 8. channel
+    tunnel.start(head.early);
+    this.#log.debug({ session: session.id, tunnel: id, resumed: claim.resumed }, 'tunnel is up');
+    return claim.resumed ? 'resumed' : 'ok';
+  }
+
+  #attach(tunnel: Tunnel, session: Session): void {
+    try {
+      this.engine.attach({
+        tunnelId: tunnel.id,
+        ...tunnel.addresses,
+        ipv6PrefixLength: session.grant.ipv6SubnetPrefix,
+        mtuBytes: tunnel.mtuBytes,
+        onPackets: (packets) => tunnel.deliver(packets),
+      });
+    } catch (error) {
+      this.#settle(tunnel, { kind: 'park', reason: 'error' });
+      throw error;
+    }
+    this.#byId.set(tunnel.id, tunnel);
+    this.#bySession.set(session.id, tunnel);
+  }
+
+  #handleFault(stream: ClientStream, error: unknown): string {
+    if (error instanceof ProtocolError) {
+      this.#farewell(stream, closingAnswer(error.status));
+      return 'protocol-error';
+    }
+    if (error instanceof StoreUnavailable) return this.#refuse(stream, 'store-unavailable');
+    this.#log.error({ error: error instanceof Error ? error.message : String(error) }, 'CONNECT failed');
+    return this.#refuse(stream, 'error');
+  }
+
+  #refuse(stream: ClientStream, reason: Reason, status = LOG_IN_AGAIN.has(reason) ? 401 : 503): Reason {
+    this.#farewell(stream, closingAnswer(status, reasonText(reason)));
+    this.#log.debug({ reason, status }, 'CONNECT refused');
+    return reason;
+  }
+
+  #farewell(stream: ClientStream, answer: string): void {
+    if (stream.duplex.destroyed) return;
+    stream.duplex.end(answer);
+    stream.duplex.resume();
+    this.#leaving.set(stream, this.now());
+  }
+
+  now(): number {
+    return performance.now();
+  }
+
+  dropped(reason: TunnelDrop, packets: number): void {
+    this.#options.metrics.dropped(reason, packets);
+  }
+
+  /** From the tunnel: it is over. The record comes first, then the client is told. docs/protocol.md §6.6 */
+  handleClose(tunnel: Tunnel, close: ChannelClose): void {
+    this.#remove(tunnel);
+    this.#settle(tunnel, close);
+  }
+
+  #settle(tunnel: Tunnel, close: ChannelClose): void {
+    const { session, lease } = tunnel;
+    const usage = tunnel.usage();
+    const store = () =>
+      close.kind === 'end'
+        ? this.#sessions.endByNode(session.id, lease, close.reason, usage)
+        : this.#sessions.park(session.id, lease, close.reason, usage);
+    this.#options.metrics.tunnelEnded(close.reason);
+    this.#log.debug({ session: session.id, tunnel: tunnel.id, reason: close.reason }, 'tunnel ended');
+    void this.#tell(store).then((done) => {
+      // Fenced off: the session goes on elsewhere, and a DISCONNECT would end this client there too.
+      this.#leave(tunnel, done === false ? undefined : close.frame);
+    });
+  }
+
+  /** @returns what the store said; undefined = it could not be reached, it will be told later. */
+  async #tell(call: () => Promise<boolean>): Promise<boolean | undefined> {
+    try {
+      return await call();
+    } catch (error) {
+      if (!(error instanceof StoreUnavailable)) {
+        this.#log.error(
+          { error: error instanceof Error ? error.message : String(error) },
+          'the session store failed',
+        );
+      } else if (this.#owed.length < MAX_OWED) this.#owed.push(call);
+      return undefined;
+    }
+  }
+
+  #handleNotice(notice: Notice): void {
+    if (notice.upToEpoch > this.#seenEpoch) this.#seenEpoch = notice.upToEpoch;
+    this.#released.set(notice.sessionId, {
+      upToEpoch: notice.upToEpoch,
+      reason: notice.reason,
+      at: this.now(),
+    });
+    const tunnel = this.#bySession.get(notice.sessionId);
+    if (tunnel === undefined || tunnel.lease.epoch > notice.upToEpoch) return;
+    if (notice.reason === 'superseded') return this.#supersede(tunnel);
+    this.#remove(tunnel);
+    this.#options.metrics.tunnelEnded(notice.reason);
+    this.#leave(tunnel, tunnel.disconnectFrame(notice.reason));
+  }
+
+  /** Without a packet: the client may be the same process, and a DISCONNECT would end it. docs/protocol.md §6.7 */
+  #supersede(tunnel: Tunnel): void {
+    this.#remove(tunnel);
+    this.#options.metrics.tunnelEnded('superseded');
+    this.#leave(tunnel);
+  }
+
+  #lostAlready(sessionId: string, epoch: Micros): Reason | undefined {
+    const present = this.#bySession.get(sessionId);
+    if (present && present.lease.epoch > epoch) return 'superseded';
+    const released = this.#released.get(sessionId);
+    return released && released.upToEpoch >= epoch ? released.reason : undefined;
+  }
+
+  #remove(tunnel: Tunnel): void {
+    tunnel.silence();
+    this.engine.detach(tunnel.id);
+    this.#byId.delete(tunnel.id);
+    if (this.#bySession.get(tunnel.session.id) === tunnel) this.#bySession.delete(tunnel.session.id);
+  }
+
+  #leave(tunnel: Tunnel, frame?: Uint8Array): void {
+    tunnel.close(frame);
+    this.#leaving.set(tunnel.stream, this.now());
+  }
+
+  #handleTick(): void {
+    const now = this.now();
+    this.#ticks += 1;
+    for (const tunnel of this.#byId.values()) {
+      tunnel.handleTick(now);
+      // A sixtieth of the tunnels each second, so that no second writes all of them.
+      if (tunnel.id % CHECKPOINT_SECONDS === this.#ticks % CHECKPOINT_SECONDS) this.#checkpoint(tunnel);
+    }
+    for (const [stream, since] of this.#leaving) {
+      if (now - since < LINGER_SECONDS * 1000) break;
+      stream.destroy();
+      this.#leaving.delete(stream);
+    }
+    for (const [sessionId, { at }] of this.#released) {
+      if (now - at < RELEASED_SECONDS * 1000) break;
+      this.#released.delete(sessionId);
+    }
+    for (const call of this.#owed.splice(0, OWED_PER_TICK))
+      void this.#tell(async () => Boolean(await call()));
+    this.#publishTraffic();
+  }
+
+  #checkpoint(tunnel: Tunnel): void {
+    const usage = tunnel.usageToCheckpoint();
+    // Not owed when the store is away: the next one says the same and more.
+    if (usage) this.#sessions.checkpoint(tunnel.session.id, tunnel.lease, usage).catch(() => undefined);
+  }
+
+  #publishTraffic(): void {
+    const { traffic } = this;
+    this.#options.metrics.traffic('rx', traffic.rxPackets, traffic.rxBytes);
+    this.#options.metrics.traffic('tx', traffic.txPackets, traffic.txBytes);
+    Object.assign(traffic, { rxPackets: 0, rxBytes: 0, txPackets: 0, txBytes: 0 });
+  }
+
+  async tunnels(): Promise<TunnelInfo[]> {
+    return [...this.#byId.values()].map((tunnel) =>
+      tunnel.describe(this.#options.node.name, this.engine.device),
+    );
+  }
+
+  async disconnect(sessionIds: string[], reason: Reason): Promise<number> {
+    let count = 0;
+    for (const sessionId of sessionIds) {
+      const tunnel = this.#bySession.get(sessionId);
+      if (tunnel === undefined) continue;
+      count += 1;
+      this.handleClose(tunnel, { kind: 'park', reason, frame: tunnel.disconnectFrame(reason) });
+    }
+    return count;
+  }
+
+  /** Planned stop: the sessions are parked, the connections end without a packet, and the clients come back. */
+  async close(): Promise<void> {
+    if (this.#closing) return;
+    this.#closing = true;
+    clearInterval(this.#ticker);
+    this.#stopNotices();
+    const parked: Promise<unknown>[] = [];
+    for (const tunnel of [...this.#byId.values()]) {
+      this.#remove(tunnel);
+      this.#options.metrics.tunnelEnded('server-shutdown');
+      const { session, lease } = tunnel;
+      parked.push(
+        this.#tell(() => this.#sessions.park(session.id, lease, 'server-shutdown', tunnel.usage())),
+      );
+      this.#leave(tunnel);
+    }
+    await Promise.all(parked);
+    this.#publishTraffic();
+    const until = this.now() + CLOSE_MS;
+    while (this.now() < until && [...this.#leaving.keys()].some((stream) => !stream.duplex.destroyed)) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    for (const stream of this.#leaving.keys()) stream.destroy();
+    this.#leaving.clear();
+  }
+}
+
+interface Released {
+  upToEpoch: Micros;
+  reason: Reason;
+  /** Monotonic ms. */
+  at: number;
+}
+
+function mtuFor(request: ConnectRequest, facts: StreamFacts, session: Session): TunnelMtu {
+  return tunnelMtu({
+    baseMtuBytes: request.baseMtuBytes,
+    mtuBytes: request.mtuBytes,
+    outer: facts.peerAddress.includes(':') ? 'ipv6' : 'ipv4',
+    tls: tlsOverhead(facts.tlsVersion, facts.cipher),
+    limitBytes: session.grant.mtuBytes,
+  });
+}
+
+/** Until the session's absolute limit; 0 = no limit. The store refuses a session that is past it. */
+function remainingSeconds(session: Session): number {
+  const limit = session.grant.sessionTimeoutSeconds;
+  if (limit === 0) return 0;
+  const age = Number(BigInt(Date.now()) * 1000n - session.createdAt) / 1e6;
+  return Math.max(1, Math.round(limit - age));
+}
+
+/** Cisco's own families read some headers that others do not. docs/protocol.md §12 */
+function traitsOf(request: ConnectRequest): { anyconnect: boolean; mobile: boolean; apple: boolean } {
+  const { family, quirks } = identifyClient({
+    'user-agent': request.userAgent,
+    ...(request.platform !== '' && { 'x-anyconnect-identifier-platform': request.platform }),
+  });
+  const anyconnect = family === 'anyconnect' || family === 'anyconnect-ios' || family === 'secure-client';
+  return { anyconnect, mobile: request.mobile, apple: quirks.needsIpv6Route };
+}
+
+/** These are final: the client must log in again. Everything else is 503: come back with the same token (C1). */
+const LOG_IN_AGAIN: ReadonlySet<Reason> = new Set<Reason>([
+  'token-missing',
+  'token-unknown',
+  'cookie-timeout',
+  'disconnected-timeout',
+  'session-timeout',
+  'idle-timeout',
+  'strap-failed',
+  'user-disconnect',
+  'server-disconnect',
+  'logout',
+  'terminated',
+  'replaced',
+  'user-locked',
+  'user-deleted',
+  'password-changed',
+]);
+
+const TICK_MS = 1000;
+const CHECKPOINT_SECONDS = 60;
+/** How long a connection that was told to end may stay open. */
+const LINGER_SECONDS = 5;
+/** Longer than any claim may take (C2). */
+const RELEASED_SECONDS = 120;
+const CLOSE_MS = 1000;
+/** CONNECTs that wait for the store at once. */
+export const CONNECTS_AT_ONCE = 2048;
+/** Characters; ours have 43. */
+export const MAX_TOKEN_LENGTH = 512;
+/** Characters of each text that a client says about itself. */
+export const MAX_TEXT_LENGTH = 256;
+const MAX_OWED = 20_000;
+const OWED_PER_TICK = 500;

@@ -1,0 +1,78 @@
+// `npm test`: compiles, then one run of Node's test runner over everything, types, lint and format included, so that one
+// summary counts all. `npm test -- WORD...` runs only the files whose path holds one of the words.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const COMPILER = join(ROOT, 'node_modules', 'typescript7', 'bin', 'tsc');
+const TYPES_TEST = join('tools', 'types.test.mjs');
+/** Per file; the slowest are laboratories with the real client. */
+const FILE_TIMEOUT_MS = 15 * 60_000;
+/** Tests measure time and drive real clients: more at once would only make them wait for each other. */
+const CONCURRENCY = 2;
+
+function main(words) {
+  if (process.getuid?.() !== 0 && words.length === 0) {
+    console.error(
+      'sallyport: the end-to-end tests make network namespaces, so run "npm test" as root, or name unit tests: npm test -- libs/',
+    );
+    return 1;
+  }
+  const compiled =
+    spawnSync(process.execPath, [COMPILER, '-b'], { cwd: ROOT, stdio: ['ignore', 2, 2] }).status === 0;
+  const all = sources();
+  const chosen =
+    words.length === 0 ? all : all.filter((file) => words.some((word) => file.source.includes(word)));
+  const files = chosen.filter((file) => existsSync(join(ROOT, file.compiled))).map((file) => file.compiled);
+  if (words.length === 0 || !compiled) files.unshift(TYPES_TEST); // fails when something does not compile
+  if (files.length === 0) {
+    console.error(`sallyport: no test file's path holds ${words.join(' or ')}.`);
+    return 1;
+  }
+  const result = spawnSync(
+    process.execPath,
+    [
+      '--test',
+      `--test-concurrency=${CONCURRENCY}`,
+      `--test-timeout=${FILE_TIMEOUT_MS}`,
+      `--test-reporter=${process.stdout.isTTY ? 'spec' : 'tap'}`,
+      '--test-reporter-destination=stdout',
+      ...files,
+    ],
+    { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, UV_THREADPOOL_SIZE: '16' } },
+  );
+  return result.status ?? 1;
+}
+
+/**
+ * Test files, made from the sources and not from `dist`: the compiled test of a deleted source never runs. By name and
+ * not by glob, which the runner of Node 20 does not know.
+ * @returns {{ source: string, compiled: string }[]} paths relative to the root
+ */
+function sources() {
+  const projects = ['libs', 'apps'].flatMap((kind) =>
+    readdirSync(join(ROOT, kind)).map((name) => join(kind, name)),
+  );
+  const inProjects = projects.flatMap((project) => testsUnder(project, 'src', ''));
+  const folders = readdirSync(join(ROOT, 'test'), { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && !['dist', 'node_modules'].includes(entry.name))
+    .map((entry) => entry.name);
+  return [...inProjects, ...folders.flatMap((folder) => testsUnder('test', folder, folder))];
+}
+
+function testsUnder(project, folder, folderInDist) {
+  const base = join(ROOT, project, folder);
+  if (!existsSync(base)) return [];
+  return readdirSync(base, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith('.test.ts'))
+    .map((entry) => relative(base, join(entry.path, entry.name)))
+    .sort()
+    .map((path) => ({
+      source: join(project, folder, path),
+      compiled: join(project, 'dist', folderInDist, path.replace(/\.ts$/, '.js')),
+    }));
+}
+
+process.exitCode = main(process.argv.slice(2));
