@@ -29,7 +29,6 @@ import {
 import type { Engine } from '@sallyport/engine';
 import {
   connectAnswer,
-  identifyClient,
   parseConnect,
   ProtocolError,
   reasonText,
@@ -203,7 +202,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       mtuBytes,
       baseMtuBytes: mtu.baseMtuBytes,
       fullIpv6: request.fullIpv6,
-      client: traitsOf(request),
+      client: request.client,
       gatewayName: this.#options.gatewayName,
       sessionRemainingSeconds,
     });
@@ -441,16 +440,6 @@ function remainingSeconds(session: Session): number {
   if (limit === 0) return 0;
   const age = Number(BigInt(Date.now()) * 1000n - session.createdAt) / 1e6;
   return Math.max(1, Math.round(limit - age));
-}
-
-/** Cisco's own families read some headers that others do not. docs/protocol.md §12 */
-function traitsOf(request: ConnectRequest): { anyconnect: boolean; mobile: boolean; apple: boolean } {
-  const { family, quirks } = identifyClient({
-    'user-agent': request.userAgent,
-    ...(request.platform !== '' && { 'x-anyconnect-identifier-platform': request.platform }),
-  });
-  const anyconnect = family === 'anyconnect' || family === 'anyconnect-ios' || family === 'secure-client';
-  return { anyconnect, mobile: request.mobile, apple: quirks.needsIpv6Route };
 }
 
 /** These are final: the client must log in again. Everything else is 503: come back with the same token (C1). */
