@@ -17,10 +17,6 @@ export interface LifecycleParts {
   events: EventLog;
   /** µs. */
   now: () => bigint;
-  /** Called when a reload was taken over. */
-  applied: (settings: Settings) => void;
-  /** Ends the process in the planned way. */
-  stop: () => void;
 }
 
 /** Start, reload and stop of the running gateway, for signals and the admin service alike. */
@@ -61,13 +57,13 @@ export class GatewayLifecycle implements Lifecycle {
     return turn;
   }
 
+  /** For the admin service: the same as the signal, so there is one way to stop. */
   stop(): void {
-    this.#state = 'stopping';
-    this.#parts.stop();
+    process.kill(process.pid, 'SIGTERM');
   }
 
   async #reload(): Promise<ReloadResult> {
-    const { current, events, log, now, applied } = this.#parts;
+    const { current, events, log, now } = this.#parts;
     const read = await readSettings(current.settings.file);
     if ('errors' in read) return this.#rejected(read.errors);
     const { settings, waiting } = reloadSettings(current.settings, read.settings);
@@ -87,7 +83,6 @@ export class GatewayLifecycle implements Lifecycle {
     }
     current.settings = settings;
     for (const step of steps) await step();
-    applied(settings);
     log.info({ revision: settings.revision, waiting }, 'configuration applied');
     const detail = waiting.length > 0 ? `at the next start: ${waiting.join(', ')}` : '';
     events.append([{ v: 1, at: now(), type: 'config.applied', revision: settings.revision, detail }]);
