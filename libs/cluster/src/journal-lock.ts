@@ -94,10 +94,15 @@ async function identity(): Promise<Identity> {
   };
 }
 
-/** Field 22 of /proc/PID/stat; the second field, in brackets, may hold anything. */
+/**
+ * Field 22 of /proc/PID/stat; the second field, in brackets, may hold anything. A killed process that nobody has waited
+ * for yet is still listed, as a zombie: it writes no more.
+ * @returns '' = no such process, or dead.
+ */
 async function startOf(pid: number): Promise<string> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-  return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return fields[0] === 'Z' || fields[0] === 'X' ? '' : (fields[19] ?? '');
 }
 
 /** @returns the numbers of locks that nobody holds. @throws JournalError when somebody holds one other than `own`. */
