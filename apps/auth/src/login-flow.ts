@@ -93,7 +93,7 @@ export class LoginFlow {
   }
 
   async reply(request: ReplyRequest): Promise<LoginAnswer> {
-    // Old clients post name, password and profile at once, without a form before (protocol.md §2).
+    // Old clients post name, password and profile at once, without a form before (docs/protocol.md §4).
     if (request.loginId === '') return this.#beginAndReply(request, true);
     const handle = parseHandle(request.loginId);
     const login = handle && (await this.#parts.logins.find(handle.id));
@@ -301,7 +301,7 @@ export class LoginFlow {
 
   /**
    * Methods that need no form go first: a client can be asked for a certificate only before it is shown a form
-   * (protocol.md §2). @returns undefined: a method that is not there.
+   * (docs/protocol.md §4.7). @returns undefined: a method that is not there.
    */
   #inOrder(names: readonly string[]): string[] | undefined {
     const known = names.filter((name) => this.#methods.has(name));
