@@ -131,6 +131,9 @@ export class PortalController {
   async #reply(talk: Talk, message: AuthReplyMessage): Promise<InsideResponse> {
     const client = withDevice(talk.facts, message);
     const byCookie = talk.cookies.webvpncontext;
+    // Only the older forms may answer without having been asked (docs/protocol.md §4.9).
+    if (!message.loginId && !byCookie && talk.asked === 'xml')
+      return this.#init(talk, { ...NO_WISHES, groupSelect: message.groupSelect, device: message.device });
     const reply = (loginId: string) =>
       this.#auth.reply({
         loginId,

@@ -182,12 +182,25 @@ test('a reply finds its login by opaque or by cookie, and opaque counts first', 
   await post(xml('auth-reply', opaque('a.1') + fields));
   await post(xml('auth-reply', fields), { headers: { cookie: 'webvpncontext=b.1' } });
   await post(xml('auth-reply', opaque('a.1') + fields), { headers: { cookie: 'webvpncontext=b.1' } });
-  await post(xml('auth-reply', fields));
   assert.deepEqual(
     auth.replied.map(({ loginId }) => loginId),
-    ['a.1', 'b.1', 'a.1', ''],
+    ['a.1', 'b.1', 'a.1'],
   );
   assert.deepEqual(auth.replied[0]?.answers, { username: 'carol', password: ' s&cret ' });
+});
+
+test('a reply in XML to no login at all gets the first form', async () => {
+  reset();
+  const reply =
+    '<auth><username>carol</username><password>x</password></auth><group-select>eng</group-select>';
+  for (const cookie of ['', `webvpncontext=${'QUFB'.repeat(250)}`, 'webvpncontext=%%%'])
+    assert.ok(
+      find(documentOf(await post(xml('auth-reply', reply), { headers: { cookie } })), 'auth', 'form'),
+    );
+  assert.deepEqual(
+    [auth.replied.length, auth.begun.map(({ profile }) => profile)],
+    [0, ['eng', 'eng', 'eng']],
+  );
 });
 
 test('when the handle in opaque is unknown the cookie is tried, once', async () => {
@@ -232,11 +245,11 @@ test('a wrong password is a form with a text, a refusal a text inside auth', asy
     { form: { ...FORM, error: 'Login failed.' } },
     { refused: { reason: 'login-tries-exhausted', text: 'Too many.' } },
   );
-  const again = await post(xml('auth-reply', ''));
+  const again = await post(xml('auth-reply', OPAQUE));
   assert.equal(again.status, 200);
   assert.equal(find(documentOf(again), 'auth', 'error')?.text, 'Login failed.');
   assert.ok(find(documentOf(again), 'auth', 'form'));
-  const refused = await post(xml('auth-reply', ''));
+  const refused = await post(xml('auth-reply', OPAQUE));
   assert.equal(refused.status, 200);
   assert.equal(find(documentOf(refused), 'auth', 'error')?.text, 'Too many.');
   assert.equal(find(documentOf(refused), 'auth', 'form'), undefined);
@@ -249,7 +262,7 @@ test('an answer of auth that says nothing is a refusal', async () => {
 
 test('success carries token, certificate hash and manifests, and the same in cookies', async () => {
   reset(GRANTED);
-  const answer = await post(xml('auth-reply', '<device-id>win</device-id>'));
+  const answer = await post(xml('auth-reply', `<device-id>win</device-id>${OPAQUE}`));
   const document = documentOf(answer);
   assert.equal(find(document, 'auth')?.attributes.get('id'), 'success');
   assert.equal(find(document, 'session-token')?.text, 'tok-1');
@@ -420,6 +433,7 @@ const GRANTED: LoginAnswer = {
 const xml = (type: string, inner: string) =>
   `<config-auth client="vpn" type="${type}">${inner}</config-auth>`;
 const INIT = xml('init', '');
+const OPAQUE = '<opaque is-for="sg"><aggauth-handle>q_3-Zk.1</aggauth-handle></opaque>';
 
 function reset(...answers: LoginAnswer[]): void {
   auth = new ScriptedAuth();
