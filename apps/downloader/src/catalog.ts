@@ -1,6 +1,6 @@
 /**
  * What the downloader serves: read, checked and hashed once, when a configuration is loaded. Nothing that a client says
- * becomes the name of a file: requests are looked up in the tables made here (docs/protocol.md §7).
+ * becomes the name of a file: requests are looked up in the tables made here (docs/protocol.md §8).
  */
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';

@@ -13,7 +13,7 @@ import { empty, serveBytes, serveFile, UNAUTHORIZED } from './http.ts';
 import { openPackage } from './packages.ts';
 
 /**
- * Phase 4 (docs/protocol.md §7). A request names an entry of a table, never a file:
+ * Phase 4 (docs/protocol.md §8). A request names an entry of a table, never a file:
  *
  *   1. stubs      the same for everybody, no session needed
  *   2. session    by the cookie, or 401
@@ -90,7 +90,7 @@ const PACKAGE_FOLDER = /^\/(?:CACHE\/stc\/)?1\//;
 /** Some clients add the port of the gateway to the path. */
 const PROFILE_PATH = /^(?:\/CACHE\/stc)?\/profiles\/([A-Za-z0-9._-]{1,255})(?::\d{1,5})?$/;
 
-// docs/protocol.md §7.3
+// docs/protocol.md §8.3
 const NOTHING_OFFERED = text('text/xml; charset=utf-8', renderManifest([]));
 const PROBE = text('text/html', '<html></html>\n');
 const FIXED = new Map([

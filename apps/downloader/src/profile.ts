@@ -8,7 +8,7 @@ export interface ProfileProblem {
 
 /**
  * Is this a client profile that clients can use? A broken one would lock its users out: a client that is announced a
- * profile and cannot read it gives the connection up (docs/protocol.md §7.4).
+ * profile and cannot read it gives the connection up (docs/protocol.md §8.4).
  * Checked: encoding, well-formedness, the host list, and the values of settings that decide how clients connect. Elements
  * that are not in the table are left to the client.
  */
