@@ -69,8 +69,12 @@ class TunDevice implements PacketDevice {
             if (!this.#closing) this.#onLost?.();
             return;
           }
-          if (!error && length > 0) onPacket(this.#buffer.subarray(0, length));
-          next();
+          try {
+            if (!error && length > 0) onPacket(this.#buffer.subarray(0, length));
+          } finally {
+            // The buffer is free again; a fault in one tunnel does not stop the others.
+            next();
+          }
         });
       };
       next();
