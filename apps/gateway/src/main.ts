@@ -11,27 +11,29 @@
  * A stop goes back the same way. It sends no DISCONNECT: clients come back by themselves when the gateway is there again.
  */
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { Metrics, StartError, createLog, type Log } from '@sallyport/chassis';
 import {
-  FileJournal,
+  Journal,
   MemoryEventLog,
   MemorySessions,
   poolsOf,
   readSettings,
   routeOf,
-  type NodeIdentity,
+  systemClock,
+  type Occurrence,
   type Settings,
   type Upstream,
 } from '@sallyport/cluster';
 import { createEngine, preflight, prepareHost, recoverHost, type Engine, type Host } from '@sallyport/engine';
 import {
-  CertificateError,
   Edge,
   NodeMetrics,
   TlsListener,
   Tunnels,
   loadCertificates,
   observeNode,
+  type ListenerCertificates,
   type UpstreamName,
 } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
@@ -45,54 +47,52 @@ export interface GatewayOptions {
   stateDir: string;
 }
 
-/** A gateway that serves. */
+/** A gateway that serves CONNECT, and the rest when it is `ready`. */
 export interface Gateway {
   settings: () => Settings;
   log: Log;
   lifecycle: GatewayLifecycle;
   /** Resolves when all services are loaded. */
   ready: Promise<void>;
-  /** Idempotent. */
+  /** Planned stop. Idempotent. */
   close(): Promise<void>;
 }
 
 /** @throws StartError with one sentence that says what to do. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const state = stateFolder(options.stateDir);
-  const closers: (() => Promise<void>)[] = [];
+  const closers: Closer[] = [];
   const close = closeInReverse(closers);
   try {
-    return await start(options, state, closers, close);
+    return await start(options, closers, close);
   } catch (error) {
     await close();
     throw error;
   }
 }
 
-async function start(
-  options: GatewayOptions,
-  state: StateFolder,
-  closers: (() => Promise<void>)[],
-  close: () => Promise<void>,
-): Promise<Gateway> {
+async function start(options: GatewayOptions, closers: Closer[], close: Closer): Promise<Gateway> {
   // 1. settings
-  const current = { settings: await settingsOrExit(options.config) };
+  const state = stateFolder(options.stateDir);
+  const current = { settings: await settingsOf(options.config) };
   const settings = (): Settings => current.settings;
   const log = createLog({ name: 'sallyport', level: settings().logLevel });
   const metrics = new Metrics();
-  const node: NodeIdentity = { name: settings().node.name, incarnation: randomBytes(8).toString('hex') };
+  const now = systemClock();
+  const node = { name: settings().node.name, incarnation: randomBytes(8).toString('hex') };
+  const version = packageVersion();
 
   // 2. store
   const events = new MemoryEventLog();
-  const journal = await FileJournal.open(state.journal);
-  const sessions = await MemorySessions.open({ journal, events, limits: limitsOf(settings()) });
+  const journal = await sentence(Journal.open(state.journal));
+  const sessions = await sentence(
+    MemorySessions.open({ journal, events, clock: now, limits: limitsOf(settings()) }),
+  );
   closers.push(() => sessions.close());
-  const parked = await sessions.announce(node);
-  log.info({ parked }, 'session table is there');
+  log.info({ parked: await sessions.announce(node) }, 'the session table is there');
 
   // 3. host
   const { engine, host } = await openHost(settings(), state, closers);
-  for (const warning of host.warnings) log.warn({}, warning);
+  for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
 
   // 4. edge
   const nodeMetrics = new NodeMetrics(metrics);
@@ -115,32 +115,54 @@ async function start(
     log: log.child({ part: 'edge' }),
   });
   closers.push(() => edge.close());
-  const listener = await openListener(settings(), log, edge);
+  const certificates = await sentence(loadCertificates(settings()));
+  const listener = await openListener(settings(), certificates, log, edge);
   closers.push(() => listener.close());
   observeNode(metrics, { listener, engine, tunnels });
 
   // 5. watching
-  const watching = await Watching.open({ settings, metrics, log, sessions, tunnels, listener });
+  const lifecycle = new GatewayLifecycle({ current, node: node.name, version, log, events, now });
+  const watching = await Watching.open({
+    ...{ settings, certificates, version, metrics, log, sessions, tunnels, lifecycle },
+  });
   closers.push(() => watching.close());
-
-  const lifecycle = new GatewayLifecycle({ current, options, log, events, sessions, tunnels, listener, watching, close, node });
+  lifecycle.add({
+    prepare: async (next, fresh) => () => {
+      listener.configure(fresh);
+      listener.connectionsPerAddress = next.maxConnectionsPerAddress;
+      tunnels.strap = next.strap;
+      sessions.configure(limitsOf(next));
+      log.level = next.logLevel;
+      watching.applied(next, fresh);
+    },
+  });
 
   // 6. services
+  const happened = (type: 'node.ready' | 'node.stopping'): Occurrence => ({
+    ...{ v: 1, at: now(), type, node: node.name, incarnation: node.incarnation },
+  });
   const ready = import('./services.ts').then(async ({ openServices }) => {
-    const opened = await openServices({ settings, state, sessions, events, metrics, log, tunnels, lifecycle });
+    const opened = await openServices({
+      ...{ settings, socket: state.socket, sessions, node: tunnels, events, metrics, log, lifecycle, now },
+    });
     closers.push(() => opened.close());
-    lifecycle.services = opened;
     services.resolve(opened.upstreams);
-    watching.ready();
-    events.append([{ v: 1, at: micros(), type: 'node.ready', node: node.name, incarnation: node.incarnation }]);
-    log.info({ address: settings().listenHost || '*', port: settings().tcpPort }, 'gateway is ready');
+    lifecycle.state = 'online';
+    events.append([happened('node.ready')]);
+    log.info({ host: settings().listenHost || '*', port: settings().tcpPort }, 'the gateway is ready');
   });
   ready.catch((error: unknown) => services.reject(error));
-  return { settings, log, lifecycle, ready, close };
+  const stop: Closer = async () => {
+    lifecycle.state = 'stopping';
+    events.append([happened('node.stopping')]);
+    await ready.catch(() => undefined);
+    await close();
+  };
+  return { settings, log, lifecycle, ready, close: stop };
 }
 
 /** @throws StartError with all problems of the file, one a line. */
-export async function settingsOrExit(file: string): Promise<Settings> {
+export async function settingsOf(file: string): Promise<Settings> {
   const read = await readSettings(file);
   if ('errors' in read) throw new StartError(read.errors.join('\n'));
   return read.settings;
@@ -153,7 +175,7 @@ export function limitsOf(settings: Settings): { maxClients: number; connectsPerM
 async function openHost(
   settings: Settings,
   state: StateFolder,
-  closers: (() => Promise<void>)[],
+  closers: Closer[],
 ): Promise<{ engine: Engine; host: Host }> {
   const pools = Object.values(poolsOf(settings)).flat();
   const { device, returnPath } = settings;
@@ -167,14 +189,19 @@ async function openHost(
   return { engine, host };
 }
 
-async function openListener(settings: Settings, log: Log, edge: Edge): Promise<TlsListener> {
+async function openListener(
+  settings: Settings,
+  certificates: ListenerCertificates,
+  log: Log,
+  edge: Edge,
+): Promise<TlsListener> {
   const listener = new TlsListener({
     host: settings.listenHost,
     port: settings.tcpPort,
     connectionsPerAddress: settings.maxConnectionsPerAddress,
     log: log.child({ part: 'listener' }),
   });
-  listener.configure(await sentence(loadCertificates(settings)));
+  listener.configure(certificates);
   await sentence(listener.listen((stream) => edge.accept(stream)));
   return listener;
 }
@@ -184,13 +211,14 @@ async function sentence<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (error) {
-    if (error instanceof CertificateError || error instanceof Error) throw new StartError(error.message, { cause: error });
+    if (error instanceof StartError) throw error;
+    if (error instanceof Error) throw new StartError(error.message, { cause: error });
     throw error;
   }
 }
 
 /** Runs the closers once, the last first; one that fails does not keep the others from running. */
-function closeInReverse(closers: (() => Promise<void>)[]): () => Promise<void> {
+function closeInReverse(closers: Closer[]): Closer {
   let closing: Promise<void> | undefined;
   return () =>
     (closing ??= (async () => {
@@ -210,6 +238,9 @@ function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void; reje
   return { promise, resolve, reject };
 }
 
-function micros(): bigint {
-  return BigInt(Date.now()) * 1000n;
+function packageVersion(): string {
+  const found: unknown = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'));
+  return typeof found === 'object' && found !== null && 'version' in found ? String(found.version) : '';
 }
+
+type Closer = () => Promise<void>;

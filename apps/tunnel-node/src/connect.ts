@@ -1,10 +1,8 @@
 /** What a CONNECT asks for, and which status refuses it (docs/protocol.md §5). */
 import type { Session } from '@sallyport/cluster';
 import {
-  identifyClient,
   tlsOverhead,
   tunnelMtu,
-  type AnswerTraits,
   type ConnectRequest,
   type Reason,
   type TunnelMtu,
@@ -27,16 +25,6 @@ export function remainingSeconds(session: Session): number {
   if (limit === 0) return 0;
   const age = Number(BigInt(Date.now()) * 1000n - session.createdAt) / 1e6;
   return Math.max(1, Math.round(limit - age));
-}
-
-/** Cisco's own families read some headers that others do not. docs/protocol.md §12 */
-export function traitsOf(request: ConnectRequest): AnswerTraits {
-  const { family, mobile, quirks } = identifyClient({
-    'user-agent': request.userAgent,
-    ...(request.platform !== '' && { 'x-anyconnect-identifier-platform': request.platform }),
-  });
-  const anyconnect = family === 'anyconnect' || family === 'anyconnect-ios' || family === 'secure-client';
-  return { anyconnect, mobile: mobile || request.mobile, apple: quirks.needsIpv6Route };
 }
 
 /** These are final: the client must log in again. Everything else is 503: come back with the same token (C1). */

@@ -38,14 +38,7 @@ import {
   type TunnelMtu,
 } from '@sallyport/protocol';
 import { closingAnswer } from './answers.ts';
-import {
-  MAX_TEXT_LENGTH,
-  MAX_TOKEN_LENGTH,
-  mtuFor,
-  remainingSeconds,
-  statusOf,
-  traitsOf,
-} from './connect.ts';
+import { MAX_TEXT_LENGTH, MAX_TOKEN_LENGTH, mtuFor, remainingSeconds, statusOf } from './connect.ts';
 import type { ConnectHandler, ConnectHead } from './edge.ts';
 import type { ClientStream } from './listener.ts';
 import type { NodeMetrics, TunnelDrop } from './metrics.ts';
@@ -188,8 +181,15 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     const sessionRemainingSeconds = remainingSeconds(session);
     const { mtuBytes } = mtu;
     const id = ++this.#lastId;
-    const client = traitsOf(request);
-    const parts = { id, lease, session, addresses, mtuBytes, mobile: client.mobile, sessionRemainingSeconds };
+    const parts = {
+      id,
+      lease,
+      session,
+      addresses,
+      mtuBytes,
+      mobile: request.mobile,
+      sessionRemainingSeconds,
+    };
     const tunnel = new Tunnel(parts, stream, this);
     // 6. attach
     const older = this.#bySession.get(session.id);
@@ -206,7 +206,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       mtuBytes,
       baseMtuBytes: mtu.baseMtuBytes,
       fullIpv6: request.fullIpv6,
-      client,
+      client: request.client,
       gatewayName: this.#options.gatewayName,
       sessionRemainingSeconds,
     });

@@ -12,7 +12,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { chmod, mkdir, open, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Entry } from './journal-lines.ts';
-import { decodeLine, MalformedLine } from './journal-lines.ts';
+import { Checked, decodeLine, MalformedLine } from './journal-lines.ts';
 import { JournalError, JournalLock } from './journal-lock.ts';
 
 export interface JournalOptions {
@@ -95,16 +95,18 @@ export class Journal {
    * @throws JournalError `FILE:LINE: why` for a broken line and for an entry that `take` finds impossible or too new.
    */
   async replay(take: (entry: Entry) => void): Promise<void> {
+    this.#dropped = 0;
     const file = await openExisting(this.#path);
     if (file === undefined) return;
     try {
       let broken: { number: number; error: MalformedLine } | undefined;
       let number = 0;
+      const checked = new Checked();
       for await (const line of linesOf(file, this.#path)) {
         number++;
         if (broken !== undefined) throw this.#refusal(broken.number, broken.error);
         try {
-          take(decodeLine(line));
+          take(decodeLine(line, checked));
         } catch (error) {
           if (!(error instanceof MalformedLine) || !error.torn) throw this.#refusal(number, error);
           broken = { number, error };
@@ -164,7 +166,7 @@ export class Journal {
     this.#tail = tail;
     let next: JournalFile | undefined;
     try {
-      next = await (this.#options.openFile ?? createFile)(path);
+      next = await (this.#options.openFile ?? createJournalFile)(path);
       const snapshotBytes = await writeLines(next, lines);
       await next.sync();
       await this.#takeOver(next, path, snapshotBytes, tail);
@@ -219,6 +221,24 @@ export class Journal {
   }
 }
 
+/** A new, empty file of mode 0600. */
+export async function createJournalFile(path: string): Promise<JournalFile> {
+  const handle = await open(path, 'w', 0o600);
+  await chmod(path, 0o600); // also when a rest of an earlier try is there
+  return {
+    async write(data, position) {
+      let done = 0;
+      while (done < data.length) {
+        const { bytesWritten } = await handle.write(data, done, data.length - done, position + done);
+        done += bytesWritten;
+      }
+    },
+    sync: () => handle.datasync(),
+    truncate: (length) => handle.truncate(length),
+    close: () => handle.close(),
+  };
+}
+
 export const JOURNAL_FILE = 'sessions.jsonl';
 /** A journal below this is never rewritten while it runs, bytes. */
 export const REWRITE_ABOVE_BYTES = 4 * 1024 * 1024;
@@ -240,14 +260,18 @@ async function* linesOf(file: FileHandle, path: string): AsyncGenerator<string> 
     let from = 0;
     for (let to = data.indexOf(0x0a); to !== -1; to = data.indexOf(0x0a, from)) {
       number++;
+      if (to - from > LINE_LIMIT_BYTES) throw tooLong(path, number);
       yield data.toString('utf8', from, to);
       from = to + 1;
     }
     rest = data.subarray(from);
-    if (rest.length > LINE_LIMIT_BYTES)
-      throw new JournalError(`${path}:${number + 1}: longer than a line can be`);
+    if (rest.length > LINE_LIMIT_BYTES) throw tooLong(path, number + 1);
   }
   if (rest.length > 0) yield rest.toString('utf8');
+}
+
+function tooLong(path: string, line: number): JournalError {
+  return new JournalError(`${path}:${line}: longer than a line can be`);
 }
 
 async function writeLines(file: JournalFile, lines: Iterable<string>): Promise<number> {
@@ -265,23 +289,6 @@ async function writeLines(file: JournalFile, lines: Iterable<string>): Promise<n
   }
   if (text !== '') await flush();
   return bytes;
-}
-
-async function createFile(path: string): Promise<JournalFile> {
-  const handle = await open(path, 'w', 0o600);
-  await chmod(path, 0o600); // also when a rest of an earlier try is there
-  return {
-    async write(data, position) {
-      let done = 0;
-      while (done < data.length) {
-        const { bytesWritten } = await handle.write(data, done, data.length - done, position + done);
-        done += bytesWritten;
-      }
-    },
-    sync: () => handle.datasync(),
-    truncate: (length) => handle.truncate(length),
-    close: () => handle.close(),
-  };
 }
 
 async function openExisting(path: string): Promise<FileHandle | undefined> {

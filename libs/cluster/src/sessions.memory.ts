@@ -293,6 +293,9 @@ export class MemorySessions implements Sessions {
     });
     const now = this.#clock();
     this.#away = lastAlive === undefined ? 0n : now - lastAlive;
+    for (const id of this.#table.due(now)) {
+      if (this.#table.get(id)?.state === 'closed') this.#table.put(id, undefined, now);
+    }
     const facts: SessionEvent[] = [];
     for (const session of Array.from(this.#table.all())) {
       const event = decideReturn(session, this.#away);
@@ -329,7 +332,7 @@ export class MemorySessions implements Sessions {
 }
 
 /** Tombstones that are kept; above it the sweep forgets the oldest. */
-export const TOMBSTONES_LIMIT = 65_536;
+export const TOMBSTONES_LIMIT = 10_000;
 /** Sessions without a tunnel that one user may have; at one more the one that waits longest ends. */
 export const WAITING_PER_USER = 4096;
 /** CONNECTs of one session that are remembered, at least: their connection ids make a claim repeatable. */

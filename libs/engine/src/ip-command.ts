@@ -44,9 +44,14 @@ async function ipJson(args: readonly string[]): Promise<unknown> {
 }
 
 function records(value: unknown): Record<string, unknown>[] {
-  return Array.isArray(value) ? value.filter((item) => typeof item === 'object' && item !== null) : [];
+  const items: unknown[] = Array.isArray(value) ? value : [];
+  return items.filter(isRecord);
 }
 
 function text(value: unknown): string {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
 }

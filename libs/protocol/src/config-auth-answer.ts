@@ -3,7 +3,7 @@ import { packagesXml, profileManifestXml, type PackageFile } from './manifest.ts
 import { clipText, escapeXml } from './xml.ts';
 
 /**
- * What the gateway answers in phases 2 and 3 (docs/protocol.md §4–§6). All texts are escaped here; callers pass them raw.
+ * What the gateway answers in phases 2 and 3 (docs/protocol.md §4). All texts are escaped here; callers pass them raw.
  * `bare` leaves out everything but `<auth>`, for clients that know no `config-auth`.
  */
 export type DocumentStyle = 'config-auth' | 'bare';

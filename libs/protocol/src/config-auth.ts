@@ -2,7 +2,7 @@ import { ProtocolError } from './errors.ts';
 import { childOf, parseXml, withoutXmlDeclaration, type XmlElement } from './xml.ts';
 
 /**
- * What clients say in phases 2 and 3 (docs/protocol.md §4 and §5): `config-auth` documents, and the older forms that say
+ * What clients say in phases 2 and 3 (docs/protocol.md §4): `config-auth` documents, and the older forms that say
  * the same by url-encoded fields. Answers are in config-auth-answer.ts.
  *
  * Of elements and fields that come twice the first counts; unknown ones are passed over.
@@ -13,6 +13,8 @@ export interface InitMessage {
   type: 'init';
   /** Value or label, as the client sent it; '' = none. */
   groupSelect: string;
+  /** URL that the client was given: its path may name a connection profile; '' = none. */
+  groupAccess: string;
   device: DeviceFacts;
   /** `<auth-method>` of `<capabilities>`, e.g. `single-sign-on-v2`. */
   capabilities: string[];
@@ -67,6 +69,7 @@ export function parseConfigAuth(body: string): ClientMessage {
       return {
         type,
         groupSelect,
+        groupAccess: (childOf(root, 'group-access')?.text ?? '').trim().slice(0, MAX_URL_LENGTH),
         device: deviceOf(root),
         capabilities: capabilitiesOf(root),
         certificateFailed: childOf(root, 'client-cert-fail') !== undefined,
@@ -97,7 +100,7 @@ export function parseForm(body: string): InitMessage | AuthReplyMessage {
   const answers = new Map([...fields].filter(([name]) => name !== 'group_list' && !BUTTONS.has(name)));
   const device = { platform: '', version: '', computerName: '' };
   if (answers.size === 0)
-    return { type: 'init', groupSelect, device, capabilities: [], certificateFailed: false };
+    return { type: 'init', groupSelect, groupAccess: '', device, capabilities: [], certificateFailed: false };
   return { type: 'auth-reply', groupSelect, device, loginId: '', answers: Object.fromEntries(answers) };
 }
 
@@ -176,7 +179,7 @@ function forLog(text: string): string {
 /** Element of `<opaque>` that carries the login's id (docs/protocol.md §4.3). */
 export const HANDLE_ELEMENT = 'aggauth-handle';
 /** An id that is not of this form is none of ours. */
-export const LOGIN_ID = /^[A-Za-z0-9_-]{1,128}$/;
+export const LOGIN_ID = /^[A-Za-z0-9_.-]{1,128}$/;
 /** Also of forms that we send: clients use the name as an element. */
 export const FIELD_NAME = /^(?!__proto__$)[A-Za-z_][A-Za-z0-9_.-]{0,63}$/;
 /** Fields that only say which button was pressed. */
@@ -186,6 +189,7 @@ export const MAX_ANSWERS = 32;
 export const MAX_ANSWER_LENGTH = 8192;
 /** A longer one is as good as none. */
 export const MAX_GROUP_LENGTH = 256;
+const MAX_URL_LENGTH = 2048;
 const MAX_TOKEN_LENGTH = 256;
 const MAX_CAPABILITIES = 32;
 const MAX_SHORT_TEXT_LENGTH = 128;

@@ -52,11 +52,15 @@ test('oversized values and floods of cookies are as good as none', () => {
 });
 
 test('cookies we set are those that clients know', () => {
-  assert.equal(formatContextCookie('q_3', 240), 'webvpncontext=q_3; Max-Age=240; Path=/; Secure; HttpOnly');
+  assert.equal(formatContextCookie('q_3'), 'webvpncontext=q_3; Path=/; Secure; HttpOnly');
   assert.equal(formatTokenCookie('t-1'), 'webvpn=t-1; Path=/; Secure; HttpOnly');
   assert.equal(clearCookie('webvpnc'), 'webvpnc=; Expires=Thu, 01 Jan 1970 22:00:00 GMT; Path=/; Secure');
   assert.equal(
-    formatHintsCookie({ serverCertificateSha1: hash, profileUri: '/profiles/eng.xml', profileSha1: hash }),
+    formatHintsCookie({
+      serverCertificateSha1: hash,
+      profileUri: '/CACHE/stc/profiles/eng.xml',
+      profileSha1: hash,
+    }),
     `webvpnc=bu:/&p:t&iu:1/&sh:${hash}&lu:/+CSCOT+/translation-table?textdomain%3DAnyConnect%26type%3Dmanifest` +
       `&fu:profiles%2Feng.xml&fh:${hash}; Path=/; Secure`,
   );
@@ -69,5 +73,5 @@ test('cookies we set are those that clients know', () => {
 test('what is set is read back', () => {
   const token = 'Zk0-_'.repeat(8);
   assert.equal(parseCookies(formatTokenCookie(token)).webvpn, token);
-  assert.equal(parseCookies(formatContextCookie(token, 60)).webvpncontext, token);
+  assert.equal(parseCookies(formatContextCookie(token)).webvpncontext, token);
 });

@@ -1,4 +1,4 @@
-/** Cookies of the gateway (docs/protocol.md §7). Their values are secrets, except `webvpnc`. */
+/** Cookies of the gateway (docs/protocol.md §4.10). Their values are secrets, except `webvpnc`. */
 
 export interface Cookies {
   /** Session token; '' = none. */
@@ -22,9 +22,8 @@ export function parseCookies(header: string): Cookies {
   return { webvpn: valid(found.get('webvpn')), webvpncontext: valid(found.get('webvpncontext')) };
 }
 
-/** @param maxAgeSeconds how long the login may take. */
-export function formatContextCookie(loginId: string, maxAgeSeconds: number): string {
-  return `webvpncontext=${valid(loginId)}; Max-Age=${maxAgeSeconds}; Path=/; Secure; HttpOnly`;
+export function formatContextCookie(loginId: string): string {
+  return `webvpncontext=${valid(loginId)}; Path=/; Secure; HttpOnly`;
 }
 
 export function formatTokenCookie(token: string): string {
@@ -34,20 +33,20 @@ export function formatTokenCookie(token: string): string {
 export interface DownloadHints {
   /** Of the certificate on this connection; 40 upper-case hex digits. */
   serverCertificateSha1: string;
-  /** '' = no profile. */
+  /** Only its last segment is told; '' = no profile. */
   profileUri: string;
   profileSha1: string;
 }
 
 /**
  * `webvpnc` for clients that find the downloader's files by cookie. Not HttpOnly: clients read it.
- * The profile's path is relative to `bu` and escaped, as these clients ask for it undecoded.
+ * The profile's path is relative to `bu` and escaped: these clients ask for it undecoded.
  */
 export function formatHintsCookie(hints: DownloadHints): string {
   const profile =
     hints.profileUri === ''
       ? ''
-      : `&fu:${encodeURIComponent(hints.profileUri.replace(/^\//, ''))}&fh:${hints.profileSha1}`;
+      : `&fu:profiles%2F${encodeURIComponent(hints.profileUri.split('/').at(-1) ?? '')}&fh:${hints.profileSha1}`;
   return `webvpnc=bu:/&p:t&iu:1/&sh:${hints.serverCertificateSha1}&lu:${LOCALISATION}${profile}; Path=/; Secure`;
 }
 

@@ -5,9 +5,10 @@ import type { AdminParts } from './admin.controller.ts';
 
 @Module({})
 export class AdminModule {
-  static with(parts: AdminParts): DynamicModule {
+  static with(parts: AdminParts, imports: DynamicModule[] = []): DynamicModule {
     return {
       module: AdminModule,
+      imports,
       controllers: [AdminController],
       providers: [{ provide: ADMIN_PARTS, useValue: parts }],
     };

@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { NestFactory } from '@nestjs/core';
 import { Transport } from '@nestjs/microservices';
+import type { DynamicModule, Type } from '@nestjs/common';
 import type { GrpcOptions } from '@nestjs/microservices';
 import { NestLog, StartError } from '@sallyport/chassis';
 import type { AdminParts } from './admin.controller.ts';
@@ -11,14 +12,23 @@ import { AdminModule } from './admin.module.ts';
 import { ADMIN_PACKAGE, PROTO_OPTIONS } from './wire.ts';
 
 export interface AdminServer {
+  /** One of the controllers of `others`. */
+  get<T>(type: Type<T>): T;
   /** Closes the socket and removes it. Idempotent. */
   close(): Promise<void>;
 }
 
-/** The admin service on a Unix socket that only its owner may open. Rejects with a StartError. */
-export async function serveAdmin(parts: AdminParts, socket: string): Promise<AdminServer> {
+/**
+ * The admin service on a Unix socket that only its owner may open. Rejects with a StartError.
+ * @param others modules of the same Nest application; only the admin service is reachable through the socket.
+ */
+export async function serveAdmin(
+  parts: AdminParts,
+  socket: string,
+  others: DynamicModule[] = [],
+): Promise<AdminServer> {
   await removeStaleSocket(socket);
-  const app = await NestFactory.createMicroservice<GrpcOptions>(AdminModule.with(parts), {
+  const app = await NestFactory.createMicroservice<GrpcOptions>(AdminModule.with(parts, others), {
     transport: Transport.GRPC,
     options: {
       package: ADMIN_PACKAGE,
@@ -43,6 +53,7 @@ export async function serveAdmin(parts: AdminParts, socket: string): Promise<Adm
   }
   let closed: Promise<void> | undefined;
   return {
+    get: (type) => app.get(type, { strict: false }),
     close() {
       closed ??= app.close().then(() => unlink(socket).catch(() => undefined));
       return closed;

@@ -78,7 +78,7 @@ async function welcome(
   settings: Settings,
   demo: { name: string; password: string } | undefined,
 ): Promise<string> {
-  const host = reachableAddresses()[0] ?? '127.0.0.1';
+  const host = reachableAddresses(settings.device)[0] ?? '127.0.0.1';
   const shownHost = host.includes(':') ? `[${host}]` : host;
   const address = settings.tcpPort === 443 ? shownHost : `${shownHost}:${settings.tcpPort}`;
   const pin = await certificatePin(settings.tls.certFiles[0] ?? '');
