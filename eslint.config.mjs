@@ -10,7 +10,10 @@ await createProjectGraphAsync({ exitOnError: false, resetDaemonClient: true });
 
 const root = import.meta.dirname;
 const SOURCES = ['libs/*/src/**/*.ts', 'apps/*/src/**/*.ts'];
-const TESTS = ['**/*.test.ts', '**/*.fake.ts', 'libs/*/src/contract*.ts', 'test/**/*.ts'];
+const TESTS = [
+  ...['**/*.test.ts', '**/*.fake.ts', '**/*.contract.ts', 'libs/*/src/contract*.ts', '**/testing/**/*.ts'],
+  ...['libs/engine/src/namespace.ts', 'test/**/*.ts'],
+];
 const DECORATED = ['apps/*/src/**/*.module.ts', 'apps/*/src/**/*.controller.ts'];
 
 const syntax = {

@@ -88,7 +88,7 @@ export class Policies {
   resolve(settings: Settings, profileName: string, user: string, userGroups: readonly string[]): Resolved {
     if (own(settings.users, user)) return resolvePolicy(settings, profileName, user, userGroups);
     let shared = this.#shared.get(settings);
-    if (!shared) this.#shared.set(settings, (shared = new Map()));
+    if (!shared) this.#shared.set(settings, (shared = new Map<string, Resolved>()));
     // No name holds a line feed, so no two lists of groups give the same key.
     const key = [profileName, ...userGroups].join('\n');
     const known = shared.get(key);

@@ -7,6 +7,7 @@
  *      └─ CONNECT: the stream leaves HTTP for good and belongs to the tunnels
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Log } from '@sallyport/chassis';
 import { StoreUnavailable, type InsideResponse, type Upstream } from '@sallyport/cluster';
@@ -287,7 +288,7 @@ export class Edge {
     this.#connections.delete(duplex);
     duplex.removeListener('close', connection.onClose);
     duplex.removeAllListeners('timeout');
-    if ('setTimeout' in duplex && typeof duplex.setTimeout === 'function') duplex.setTimeout(0);
+    if (duplex instanceof Socket) duplex.setTimeout(0);
     const head: ConnectHead = { target: request.url ?? '', rawHeaders: request.rawHeaders, early };
     void this.#options.tunnels.open(connection.stream, head);
   }

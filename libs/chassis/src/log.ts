@@ -17,7 +17,12 @@ export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent';
 export function createLog(options: { name: string; level: LogLevel }): Log {
   const destination = process.stderr.isTTY ? readableLines() : pino.destination({ dest: 2, sync: true });
   return pino(
-    { name: options.name, level: options.level, base: { name: options.name }, timestamp: pino.stdTimeFunctions.isoTime },
+    {
+      name: options.name,
+      level: options.level,
+      base: { name: options.name },
+      timestamp: pino.stdTimeFunctions.isoTime,
+    },
     destination,
   );
 }
@@ -31,7 +36,9 @@ function readableLines() {
         .map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
         .join(' ');
       const clock = String(time).slice(11, 23);
-      process.stderr.write(`${clock} ${levels[level as number] ?? level} ${String(name)}: ${String(msg)}${text ? `  ${text}` : ''}\n`);
+      process.stderr.write(
+        `${clock} ${levels[level as number] ?? String(level)} ${String(name)}: ${String(msg)}${text ? `  ${text}` : ''}\n`,
+      );
     },
   };
 }

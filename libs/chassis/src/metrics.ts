@@ -5,7 +5,11 @@ export class Metrics {
   readonly #registry = new Registry();
 
   constructor() {
-    collectDefaultMetrics({ register: this.#registry, prefix: 'sallyport_process_', eventLoopMonitoringPrecision: 20 });
+    collectDefaultMetrics({
+      register: this.#registry,
+      prefix: 'sallyport_process_',
+      eventLoopMonitoringPrecision: 20,
+    });
   }
 
   counter<L extends string = never>(name: string, help: string, labelNames: readonly L[] = []): Counter<L> {
@@ -32,7 +36,12 @@ export class Metrics {
     });
   }
 
-  histogram<L extends string = never>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []): Histogram<L> {
+  histogram<L extends string = never>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labelNames: readonly L[] = [],
+  ): Histogram<L> {
     return new Histogram({ name, help, buckets, labelNames: [...labelNames], registers: [this.#registry] });
   }
 

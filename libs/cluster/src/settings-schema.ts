@@ -213,7 +213,7 @@ function mapNames<V, R>(
   make: (value: V, name: string) => R,
 ): Record<string, R> {
   // Without a prototype: names come from operators and from clients, `constructor` is one like any other.
-  const result: Record<string, R> = Object.create(null);
+  const result = Object.create(null) as Record<string, R>;
   for (const [name, value] of all ?? []) result[name] = make(value, name);
   return result;
 }

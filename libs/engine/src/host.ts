@@ -223,7 +223,7 @@ function parseChanges(text: string): HostChanges | undefined {
   const sysctls: [string, string][] = [];
   for (const pair of value['sysctls'] as unknown[]) {
     if (!Array.isArray(pair)) return undefined;
-    const [name, former]: unknown[] = pair;
+    const [name, former] = pair as unknown[];
     if (typeof name !== 'string' || typeof former !== 'string' || !SYSCTL.test(name) || !/^\d$/.test(former))
       return undefined;
     sysctls.push([name, former]);

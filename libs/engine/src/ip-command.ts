@@ -40,11 +40,12 @@ export async function hostRoutes(): Promise<HostRoute[]> {
 
 async function ipJson(args: readonly string[]): Promise<unknown> {
   const output = await run('ip', ['-json', ...args]);
-  return output.trim() === '' ? [] : JSON.parse(output);
+  return JSON.parse(output.trim() || '[]') as unknown;
 }
 
 function records(value: unknown): Record<string, unknown>[] {
-  return Array.isArray(value) ? value.filter((item) => typeof item === 'object' && item !== null) : [];
+  const items: unknown[] = Array.isArray(value) ? value : [];
+  return items.filter((item): item is Record<string, unknown> => typeof item === 'object' && item !== null);
 }
 
 function text(value: unknown): string {
