@@ -1,1 +1,10 @@
-export {};
+export * from './anyconnect.ts';
+export * from './certificates.ts';
+export * from './cstp.ts';
+export * from './gateway.ts';
+export * from './lab.ts';
+export * from './openconnect.ts';
+export * from './run.ts';
+export * from './tls-client.ts';
+export * from './world.ts';
+export * from './xml.ts';

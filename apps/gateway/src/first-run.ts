@@ -63,10 +63,14 @@ export async function certificatePin(certFile: string): Promise<string> {
   return `pin-sha256:${createHash('sha256').update(spki).digest('base64')}`;
 }
 
-/** Addresses of this machine that a client could reach, IPv4 first; loopback and link-local are left out. */
-export function reachableAddresses(): string[] {
-  const all = Object.values(networkInterfaces())
-    .flatMap((list) => list ?? [])
+/**
+ * Addresses of this machine that a client could reach, IPv4 first; loopback and link-local are left out.
+ * @param device the gateway's own TUN device, left out too.
+ */
+export function reachableAddresses(device = ''): string[] {
+  const all = Object.entries(networkInterfaces())
+    .filter(([name]) => name !== device)
+    .flatMap(([, list]) => list ?? [])
     .filter(
       (entry) =>
         !entry.internal && !entry.address.startsWith('fe80:') && !entry.address.startsWith('169.254.'),

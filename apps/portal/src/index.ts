@@ -1,1 +1,2 @@
-export {};
+export { PortalController } from './portal.controller.ts';
+export { PortalModule, type PortalParts } from './portal.module.ts';

@@ -261,8 +261,8 @@ export class Edge {
     if (request.complete) return void response.end();
     response.flushHeaders();
     request.on('error', ignore);
-    request.once('end', () => response.end());
     request.resume();
+    connection.stream.end();
   }
 
   /** The answer to the request before goes out, then the refusal, then the connection closes. */

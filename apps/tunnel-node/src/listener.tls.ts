@@ -122,18 +122,19 @@ export class TlsListener implements Listener {
       parts: [],
       serverName: '',
       place: '',
+      refused: false,
     };
     socket.on('error', ignore);
     if (address === '') return void socket.destroy();
     const open = (this.#openByAddress.get(address) ?? 0) + 1;
     const limit = this.#options.connectionsPerAddress;
-    if (limit > 0 && open > limit) return this.#refuse(socket, 'address-limit');
+    if (limit > 0 && open > limit) return this.#refuse(arrival, 'address-limit');
     this.#openByAddress.set(address, open);
     socket.once('close', () => this.#forget(arrival));
     for (const oldest of this.#silent) {
       if (this.#silent.size < this.#limits.silent) break;
       this.#silent.delete(oldest);
-      this.#refuse(oldest.socket, 'limit');
+      this.#refuse(oldest, 'limit');
     }
     this.#silent.add(arrival);
     this.#count();
@@ -156,14 +157,14 @@ export class TlsListener implements Listener {
     this.#silent.delete(arrival);
     arrival.parts = [];
     if (state === 'not-tls') {
-      this.#refuse(arrival.socket, 'error');
+      this.#refuse(arrival, 'error');
       return true;
     }
     arrival.serverName = serverNameOf(hello);
     arrival.socket.unshift(hello);
     if (this.#handshaking.size < this.#limits.handshakes) this.#handshake(arrival);
     else if (this.#waiting.size < this.#limits.waiting) this.#wait(arrival);
-    else this.#refuse(arrival.socket, 'limit');
+    else this.#refuse(arrival, 'limit');
     this.#count();
     return true;
   }
@@ -197,12 +198,11 @@ export class TlsListener implements Listener {
       secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
       requestCert: host.ca !== undefined,
       rejectUnauthorized: false,
-      handshakeTimeout: this.#limits.handshakeSeconds * 1000,
+      // The tick ends a handshake before; this one starts anew with each byte.
+      handshakeTimeout: (this.#limits.handshakeSeconds + 1) * 1000,
       ALPNProtocols: ['http/1.1'],
     });
-    server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
-      this.#refuse(socket, error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT' ? 'timeout' : 'error');
-    });
+    server.on('tlsClientError', (_error, socket) => socket.destroy());
     server.on('secureConnection', (socket) => this.#handOver(socket));
     return server;
   }
@@ -241,14 +241,15 @@ export class TlsListener implements Listener {
   #expire(arrivals: Iterable<Arrival>, before: number, cause: RefusalCause): void {
     for (const arrival of arrivals) {
       if (arrival.since > before) return;
-      this.#refuse(arrival.socket, cause);
+      this.#refuse(arrival, cause);
     }
   }
 
-  #refuse(socket: Socket, cause: RefusalCause): void {
-    if (socket.destroyed) return;
+  #refuse(arrival: Arrival, cause: RefusalCause): void {
+    if (arrival.refused) return;
+    arrival.refused = true;
     this.stats.refused[cause] = (this.stats.refused[cause] ?? 0) + 1;
-    socket.destroy();
+    arrival.socket.destroy();
   }
 
   #forget(arrival: Arrival): void {
@@ -258,7 +259,10 @@ export class TlsListener implements Listener {
     arrival.parts = [];
     this.#silent.delete(arrival);
     this.#waiting.delete(arrival);
-    if (this.#handshaking.get(arrival.place) === arrival) this.#handshaking.delete(arrival.place);
+    if (this.#handshaking.get(arrival.place) === arrival) {
+      this.#handshaking.delete(arrival.place);
+      this.#refuse(arrival, 'error');
+    }
     this.#admitWaiting();
   }
 
@@ -377,6 +381,7 @@ interface Arrival {
   serverName: string;
   /** Key of the handshake; '' = none begun. */
   place: string;
+  refused: boolean;
 }
 
 type RefusalCause = 'timeout' | 'error' | 'limit' | 'address-limit';

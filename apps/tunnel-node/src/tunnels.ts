@@ -125,6 +125,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     const tokenHash = hashToken(request.token);
     const session = await this.#sessions.find(tokenHash);
     if (session === undefined) return this.#refuse(stream, 'token-unknown');
+    // Whatever ended it, it does not come back.
+    if (session.state === 'closed') return this.#refuse(stream, session.endReason || 'token-unknown', 401);
     // 3. strap
     const verdict = checkStrap(this.#options.strap, session.strapKeys, {
       verify: request.strapVerify,
@@ -239,8 +241,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return this.#refuse(stream, 'error');
   }
 
-  #refuse(stream: ClientStream, reason: Reason): Reason {
-    const status = LOG_IN_AGAIN.has(reason) ? 401 : 503;
+  #refuse(stream: ClientStream, reason: Reason, status = LOG_IN_AGAIN.has(reason) ? 401 : 503): Reason {
     this.#farewell(stream, closingAnswer(status, reasonText(reason)));
     this.#log.debug({ reason, status }, 'CONNECT refused');
     return reason;

@@ -46,6 +46,7 @@ export class Commits {
   #closed = false;
   /** When the journal last got a line. */
   #markedAt: Micros = 0n;
+  #markDue = false;
 
   constructor(options: CommitsOptions) {
     this.#options = options;
@@ -73,9 +74,9 @@ export class Commits {
 
   /** Writes a sign of life when nothing else was written for a while; asked for by the sweep. */
   mark(step: Step): void {
-    if (step.now - this.#markedAt >= ALIVE_EVERY_MICROS) this.#aliveDue = true;
+    if (step.now - this.#markedAt >= ALIVE_EVERY_MICROS) this.#markDue = true;
+    void this.#options.journal?.touch();
   }
-  #aliveDue = false;
 
   /** Replaces the journal by what the table holds now. Only between batches. */
   async rewrite(journal: Journal): Promise<void> {
@@ -107,12 +108,15 @@ export class Commits {
 
   async #drain(journal: Journal): Promise<void> {
     await Promise.resolve(); // what is asked for in the same turn goes into one batch
-    while (this.#waiting.length > 0) {
-      const changes = this.#waiting.splice(0, BATCH_LIMIT);
-      await this.#commit(changes, journal);
-      if (journal.grown) void journal.rewrite(this.#snapshot()).catch(() => undefined);
+    try {
+      while (this.#waiting.length > 0) {
+        await this.#commit(this.#waiting.splice(0, BATCH_LIMIT), journal);
+        // In the background; the journal reports a failure itself and tries again when it has grown further.
+        if (journal.grown) void this.rewrite(journal).catch(() => undefined);
+      }
+    } finally {
+      this.#draining = undefined;
     }
-    this.#draining = undefined;
   }
 
   async #commit(changes: Change[], journal: Journal): Promise<void> {
@@ -121,8 +125,8 @@ export class Commits {
       if (journal.suspect) await this.rewrite(journal);
       for (const change of changes) change.run(batch);
       const lines = batch.events.map(encodeEvent);
-      if (lines.length === 0 && this.#aliveDue) lines.push(encodeAlive(batch.now));
-      this.#aliveDue = false;
+      if (lines.length === 0 && this.#markDue) lines.push(encodeAlive(batch.now));
+      this.#markDue = false;
       if (lines.length > 0) {
         await journal.append(
           lines,

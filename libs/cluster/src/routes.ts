@@ -1,6 +1,6 @@
 /**
  * Which service answers which path: one table for edge, portal and downloader, and one way to read a request target,
- * so that the check and the handler can never see two different paths (docs/protocol.md §3).
+ * so that the check and the handler can never see two different paths (docs/protocol.md §3.1).
  */
 
 export type Route = 'portal' | 'downloader';

@@ -93,12 +93,7 @@ export class MemorySessions implements Sessions {
       if (this.#table.find(input.tokenHash) !== undefined)
         throw new Error('a session with this token exists already');
       this.#limitWaiting(input.user, step);
-      const shared = {
-        ...input,
-        grant: this.#grants.of(input.grant),
-        origins: this.#origins.of(input.origins),
-      };
-      return step.emit(decideStart(shared, newSessionId(), step.now));
+      return step.emit(decideStart(this.#shared(input), newSessionId(), step.now));
     });
   }
 
@@ -298,6 +293,9 @@ export class MemorySessions implements Sessions {
     });
     const now = this.#clock();
     this.#away = lastAlive === undefined ? 0n : now - lastAlive;
+    for (const id of this.#table.due(now)) {
+      if (this.#table.get(id)?.state === 'closed') this.#table.put(id, undefined, now);
+    }
     const facts: SessionEvent[] = [];
     for (const session of Array.from(this.#table.all())) {
       const event = decideReturn(session, this.#away);
@@ -318,20 +316,23 @@ export class MemorySessions implements Sessions {
       this.#table.addresses.hint(entry.hint);
       return undefined;
     }
-    const { record } =
-      entry.type === 'record'
-        ? entry
-        : { record: apply(this.#table.get(entry.event.sessionId), entry.event) };
-    const at = entry.type === 'event' ? entry.event.at : undefined;
-    const grant = this.#grants.of(record.grant);
-    const origins = this.#origins.of(record.origins);
-    this.#table.put(record.id, { ...record, grant, origins }, at ?? record.endedAt);
-    return at;
+    if (entry.type === 'record') {
+      this.#table.put(entry.record.id, this.#shared(entry.record), entry.record.endedAt);
+      return undefined;
+    }
+    const { event } = entry;
+    const record = apply(this.#table.get(event.sessionId), event);
+    this.#table.put(record.id, event.type === 'started' ? this.#shared(record) : record, event.at);
+    return event.at;
+  }
+
+  #shared<T extends Pick<Session, 'grant' | 'origins'>>(holder: T): T {
+    return { ...holder, grant: this.#grants.of(holder.grant), origins: this.#origins.of(holder.origins) };
   }
 }
 
 /** Tombstones that are kept; above it the sweep forgets the oldest. */
-export const TOMBSTONES_LIMIT = 65_536;
+export const TOMBSTONES_LIMIT = 10_000;
 /** Sessions without a tunnel that one user may have; at one more the one that waits longest ends. */
 export const WAITING_PER_USER = 4096;
 /** CONNECTs of one session that are remembered, at least: their connection ids make a claim repeatable. */

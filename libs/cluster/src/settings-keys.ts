@@ -95,7 +95,7 @@ const mtu = mapped<number, number>(
 const LABEL = '[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?';
 const DOMAIN = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})*$`);
 const domain = parsed<string>('a domain name', (value) =>
-  DOMAIN.test(value) ? { value } : { problem: 'is no domain name' },
+  value === '' || DOMAIN.test(value) ? { value } : { problem: 'is no domain name' },
 );
 
 const hostAndPort = parsed<string>('HOST:PORT', (value) => {
@@ -147,7 +147,7 @@ const nodeName = parsed<string>('a name of letters, digits, . and -', (value) =>
 );
 
 const deviceName = parsed<string>('the name of a network interface, at most 15 characters', (value) =>
-  /^[A-Za-z0-9_.-]{0,15}$/.test(value)
+  /^[A-Za-z0-9_.-]{1,15}$/.test(value)
     ? { value }
     : { problem: 'is no name of a network interface (at most 15 characters)' },
 );
@@ -430,11 +430,10 @@ export const SETTINGS_KEYS = {
     example: '127.0.0.1:9480',
   }),
   ...TLS_KEYS,
-  device: key(deviceName, '', {
+  device: key(deviceName, 'sallyport0', {
     reloads: false,
-    defaultText: "the kernel's choice",
     about: 'Name of the TUN device.',
-    example: 'tun0',
+    example: 'vpn0',
   }),
   engine: key(choiceBut(NOT_BUILT_NATIVE, 'auto', 'portable', 'native'), 'auto', {
     reloads: false,

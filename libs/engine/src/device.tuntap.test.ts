@@ -28,9 +28,11 @@ inNamespace(import.meta.url, () => {
   });
 
   for (const net of [IPV4, IPV6]) {
-    test(`a host that sends too large packets learns the MTU of the tunnel (${net.name})`, async () => {
+    test(`a host that sends too large packets learns the MTU of the tunnel (${net.name})`, async (t) => {
       const engine = await createEngine({ engine: 'portable', device: 'sptest0', pools: CONTRACT_POOLS });
+      t.after(() => engine.close());
       const host = await udpHost();
+      t.after(() => host.close());
       const client = attach(engine, 1, net.clients[1], 1300);
       const payload = new Uint8Array(1400);
       host.send(net.clients[1], payload);
@@ -39,14 +41,13 @@ inNamespace(import.meta.url, () => {
       host.send(net.clients[1], payload);
       assert.ok((await client.next()).length <= 1300);
       assert.ok((await client.next()).length <= 1300);
-      await host.close();
-      await engine.close();
     });
   }
 
-  test('the device has the first host of each pool and no other address, and is gone after close', async () => {
+  test('the device has the first host of each pool and no other address, and is gone after close', async (t) => {
     const pools = ['10.90.0.0/16', '10.90.9.0/24', '10.91.0.0/24', '10.92.0.4/32', 'fd00:90::/48'];
     const engine = await createEngine({ engine: 'auto', device: 'sptest1', pools });
+    t.after(() => engine.close());
     assert.equal(engine.device, 'sptest1');
     const addresses = ip('-o', 'address', 'show', 'dev', 'sptest1').matchAll(/inet6? (\S+)/g);
     assert.deepEqual(
@@ -69,7 +70,7 @@ inNamespace(import.meta.url, () => {
     ip('link', 'delete', 'sptaken');
   });
 
-  test('nothing is left of the device when its process is killed, and the name can be taken at once', async () => {
+  test('nothing is left of the device when its process is killed, and the name can be taken at once', async (t) => {
     const source = `
       import { createEngine } from ${JSON.stringify(new URL('./create.js', import.meta.url).href)};
       await createEngine({ engine: 'auto', device: 'sptest2', pools: ['10.90.0.0/16', 'fd00:90::/48'] });
@@ -83,6 +84,7 @@ inNamespace(import.meta.url, () => {
     child.kill('SIGKILL');
     await once(child, 'exit');
     const engine = await createEngine({ engine: 'auto', device: 'sptest2', pools: ['10.90.0.0/16'] });
+    t.after(() => engine.close());
     assert.doesNotMatch(ip('-6', 'route'), /sptest2/);
     await engine.close();
     assert.doesNotMatch(ip('link') + ip('route'), /sptest2/);

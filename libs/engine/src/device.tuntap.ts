@@ -163,18 +163,10 @@ async function nameDevice(given: string, wanted: string): Promise<void> {
 async function configureDevice(settings: TunSettings): Promise<void> {
   const { device } = settings;
   const pools = settings.pools.map(parseCidr).filter((pool) => pool !== undefined);
-  const queue = String(DEVICE_QUEUE_PACKETS);
-  await run('ip', [
-    'link',
-    'set',
-    'dev',
-    device,
-    'mtu',
-    String(settings.mtuBytes),
-    'txqueuelen',
-    queue,
-    'up',
-  ]);
+  const up = ['mtu', String(settings.mtuBytes), 'txqueuelen', String(DEVICE_QUEUE_PACKETS), 'up'];
+  // No link-local address: nobody is there to hear its announcements.
+  await run('ip', ['link', 'set', 'dev', device, 'addrgenmode', 'none']);
+  await run('ip', ['link', 'set', 'dev', device, ...up]);
   for (const address of gatewayAddresses(pools)) {
     const length = address.includes(':') ? '128' : '32';
     await run('ip', [

@@ -23,12 +23,16 @@ export function inNamespace(fileUrl: string, tests: () => void): void {
         env: { ...env, [INSIDE]: 'yes', UV_THREADPOOL_SIZE: '8' },
         stdio: ['ignore', 'pipe', 'inherit'],
       });
+      const limit = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
       let output = '';
       child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
       const code = await new Promise((resolve) => child.on('close', resolve));
+      clearTimeout(limit);
       if (code !== 0) throw new Error(`failed inside the namespace:\n${output}`);
     },
   );
 }
 
+/** A test that fails may leave its process waiting for the device. */
+const LIMIT_MS = 60_000;
 const INSIDE = 'SALLYPORT_TEST_NAMESPACE';

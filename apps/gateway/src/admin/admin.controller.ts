@@ -1,0 +1,214 @@
+import { Controller, Inject } from '@nestjs/common';
+import { GrpcMethod } from '@nestjs/microservices';
+import { Observable } from 'rxjs';
+import type { Log } from '@sallyport/chassis';
+import type { EventLog, Fact, NodeService, Session, Sessions, TunnelInfo } from '@sallyport/cluster';
+import type { AccountOrder, Accounts, Lifecycle } from './ports.ts';
+import type { Tally } from './tally.ts';
+import { eventMessage, PAGE_SIZE, sessionMessage, tunnelMessage } from './wire.ts';
+import type * as wire from './wire.ts';
+
+/** What the admin service stands on. */
+export interface AdminParts {
+  sessions: Pick<Sessions, 'list' | 'get' | 'end' | 'endOfUser'>;
+  node: NodeService;
+  events: EventLog;
+  accounts: Accounts;
+  lifecycle: Lifecycle;
+  tally: Tally;
+  log: Log;
+  /** µs since 1970, from the store's clock. */
+  now: () => bigint;
+}
+
+export const ADMIN_PARTS = Symbol('AdminParts');
+
+/** proto/admin.proto, for whoever can open the socket. Every change is a fact in the event log. */
+@Controller()
+export class AdminController {
+  readonly #parts: AdminParts;
+
+  constructor(@Inject(ADMIN_PARTS) parts: AdminParts) {
+    this.#parts = parts;
+  }
+
+  @GrpcMethod('AdminService', 'Status')
+  async status(): Promise<wire.StatusAnswer> {
+    const { lifecycle, node, tally } = this.#parts;
+    const { state, version, revision, startedAt, node: name } = lifecycle.status();
+    const mtus = (await node.tunnels()).map((tunnel) => tunnel.mtuBytes);
+    return {
+      state,
+      version,
+      pid: process.pid,
+      startedAt: String(startedAt),
+      node: name,
+      revision,
+      activeSessions: mtus.length,
+      totalSessions: String(tally.totalSessions),
+      sessionsHandled: String(tally.sessionsHandled),
+      authenticationFailures: String(tally.authenticationFailures),
+      timedOutSessions: String(tally.timedOutSessions),
+      timedOutIdleSessions: String(tally.timedOutIdleSessions),
+      closedErrorSessions: String(tally.closedErrorSessions),
+      averageSessionSeconds: String(tally.averageSessionSeconds),
+      maxSessionSeconds: String(tally.maxSessionSeconds),
+      rxBytes: String(tally.rxBytes),
+      txBytes: String(tally.txBytes),
+      // Not Math.min(...mtus): ten thousand arguments are many.
+      minMtuBytes: mtus.reduce((least, mtu) => (least === 0 ? mtu : Math.min(least, mtu)), 0),
+      maxMtuBytes: mtus.reduce((most, mtu) => Math.max(most, mtu), 0),
+    };
+  }
+
+  @GrpcMethod('AdminService', 'ListTunnels')
+  listTunnels({ user, tunnelId }: wire.ListTunnelsRequest): Observable<wire.TunnelsPage> {
+    const asked = async () =>
+      (await this.#parts.node.tunnels())
+        .filter(
+          (tunnel) =>
+            (user === '' || tunnel.user === user) && (tunnelId === 0 || tunnel.tunnelId === tunnelId),
+        )
+        .map(tunnelMessage);
+    return pages(asked, (tunnels) => ({ tunnels }));
+  }
+
+  @GrpcMethod('AdminService', 'ListSessions')
+  listSessions({ sessionId }: wire.ListSessionsRequest): Observable<wire.SessionsPage> {
+    const asked = async () => (await this.#sessionsNamed(sessionId)).map(sessionMessage);
+    return pages(asked, (sessions) => ({ sessions }));
+  }
+
+  @GrpcMethod('AdminService', 'Events')
+  events({ last, follow }: wire.EventsRequest): Observable<wire.AdminEvent> {
+    const { events } = this.#parts;
+    return new Observable((subscriber) => {
+      // One after the other, so that looking up a session does not change the order.
+      let tail = Promise.resolve();
+      const pass = (fact: Fact) => {
+        tail = tail.then(async () => {
+          if (!subscriber.closed) subscriber.next(await this.#described(fact));
+        });
+      };
+      events.recent(last).forEach(pass);
+      if (!follow) void tail.then(() => subscriber.complete());
+      return follow ? events.follow(pass) : undefined;
+    });
+  }
+
+  @GrpcMethod('AdminService', 'Disconnect')
+  async disconnect(target: wire.Target): Promise<wire.TargetAnswer> {
+    const ids = (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
+    const count = ids.length === 0 ? 0 : await this.#parts.node.disconnect(ids, 'server-disconnect');
+    this.#changed('disconnect', subjectOf(target), count);
+    return { count };
+  }
+
+  @GrpcMethod('AdminService', 'Terminate')
+  async terminate(target: wire.Target): Promise<wire.TargetAnswer> {
+    const { sessions } = this.#parts;
+    let count = 0;
+    if (target.target === 'user') count = await sessions.endOfUser(target.user ?? '', 'terminated');
+    else {
+      const ids =
+        target.target === 'sessionId'
+          ? (await this.#sessionsNamed(target.sessionId ?? '', true)).map((session) => session.id)
+          : (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
+      for (const id of ids) if (await sessions.end(id, 'terminated')) count++;
+    }
+    this.#changed('terminate', subjectOf(target), count);
+    return { count };
+  }
+
+  @GrpcMethod('AdminService', 'Reload')
+  async reload(): Promise<wire.ReloadAnswer> {
+    return this.#parts.lifecycle.reload();
+  }
+
+  @GrpcMethod('AdminService', 'Stop')
+  stop(): object {
+    this.#changed('stop', 'gateway', 1);
+    // The answer goes out first.
+    setImmediate(() => this.#parts.lifecycle.stop());
+    return {};
+  }
+
+  @GrpcMethod('AdminService', 'ListAccounts')
+  listAccounts(): wire.ListAccountsAnswer {
+    const accounts = this.#parts.accounts.list();
+    return { accounts: accounts.map(({ name, groups, locked }) => ({ name, groups: [...groups], locked })) };
+  }
+
+  @GrpcMethod('AdminService', 'ChangeAccount')
+  async changeAccount(request: wire.ChangeAccountRequest): Promise<wire.ChangeAccountAnswer> {
+    const order = orderOf(request);
+    if (!order) return { problem: 'the verb is none of add, passwd, lock, unlock, delete' };
+    try {
+      await this.#parts.accounts.apply(order);
+    } catch (error) {
+      return { problem: error instanceof Error ? error.message : String(error) };
+    }
+    this.#changed(`user-${order.verb}`, order.name, 1);
+    return { problem: '' };
+  }
+
+  async #described(fact: Fact): Promise<wire.AdminEvent> {
+    if (!('sessionId' in fact) || 'user' in fact) return eventMessage(fact);
+    const session = await this.#parts.sessions.get(fact.sessionId).catch(() => undefined);
+    return eventMessage(fact, session);
+  }
+
+  /** By id or its beginning; '' = all. @param one several that begin so are none: ending the wrong one cannot be undone. */
+  async #sessionsNamed(id: string, one = false): Promise<Session[]> {
+    const exact = id === '' ? undefined : await this.#parts.sessions.get(id);
+    if (exact && exact.state !== 'closed') return [exact];
+    if (one && id.length < SHORT_ID_LENGTH) return [];
+    const found = (await this.#parts.sessions.list()).filter((session) => session.id.startsWith(id));
+    return one && found.length > 1 ? [] : found;
+  }
+
+  async #tunnelsOf(target: wire.Target): Promise<TunnelInfo[]> {
+    const tunnels = await this.#parts.node.tunnels();
+    if (target.target === 'user') return tunnels.filter((tunnel) => tunnel.user === target.user);
+    if (target.target === 'tunnelId') return tunnels.filter((tunnel) => tunnel.tunnelId === target.tunnelId);
+    const ids = new Set(
+      (await this.#sessionsNamed(target.sessionId ?? '', true)).map((session) => session.id),
+    );
+    return tunnels.filter((tunnel) => ids.has(tunnel.sessionId));
+  }
+
+  #changed(verb: string, subject: string, count: number): void {
+    if (count === 0) return;
+    this.#parts.events.append([{ v: 1, at: this.#parts.now(), type: 'admin.changed', verb, subject }]);
+    this.#parts.log.info({ verb, count }, 'changed by an administrator');
+  }
+}
+
+function pages<T, P>(list: () => Promise<T[]>, page: (items: T[]) => P): Observable<P> {
+  return new Observable((subscriber) => {
+    const send = async () => {
+      const items = await list();
+      for (let start = 0; start < items.length && !subscriber.closed; start += PAGE_SIZE) {
+        subscriber.next(page(items.slice(start, start + PAGE_SIZE)));
+      }
+      subscriber.complete();
+    };
+    send().catch((error: unknown) => subscriber.error(error));
+  });
+}
+
+function subjectOf(target: wire.Target): string {
+  if (target.target === 'user') return `user ${target.user ?? ''}`;
+  if (target.target === 'tunnelId') return `id ${target.tunnelId ?? 0}`;
+  return `session ${target.sessionId ?? ''}`;
+}
+
+function orderOf({ verb, name, groups, password }: wire.ChangeAccountRequest): AccountOrder | undefined {
+  if (verb === 'add') return { verb, name, groups, password };
+  if (verb === 'passwd') return { verb, name, password };
+  if (verb === 'lock' || verb === 'unlock' || verb === 'delete') return { verb, name };
+  return undefined;
+}
+
+/** What `show sessions` prints of an id. */
+export const SHORT_ID_LENGTH = 6;

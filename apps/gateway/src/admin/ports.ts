@@ -1,0 +1,46 @@
+import type { Micros } from '@sallyport/cluster';
+
+/** What the admin service asks of the process it runs in. */
+export interface Lifecycle {
+  status(): GatewayStatus;
+  /** Reads the configuration, certificates and users anew; with errors the old ones stay. Never throws for them. */
+  reload(): Promise<ReloadResult>;
+  /** Begins a planned stop and returns at once. */
+  stop(): void;
+}
+
+export interface GatewayStatus {
+  state: 'starting' | 'online' | 'stopping';
+  version: string;
+  node: string;
+  /** Of the configuration in use. */
+  revision: string;
+  startedAt: Micros;
+}
+
+export interface ReloadResult {
+  applied: boolean;
+  revision: string;
+  /** Changed keys that take effect at the next start. */
+  waiting: string[];
+  /** `FILE:LINE: message`. */
+  errors: string[];
+}
+
+/** The users-file as the running gateway has it. */
+export interface Accounts {
+  list(): readonly Account[];
+  /** File first, then logins, then sessions. Rejects with an Error whose message is for the operator. */
+  apply(order: AccountOrder): Promise<void>;
+}
+
+export interface Account {
+  name: string;
+  groups: readonly string[];
+  locked: boolean;
+}
+
+export type AccountOrder =
+  | { verb: 'add'; name: string; groups: readonly string[]; password: string }
+  | { verb: 'passwd'; name: string; password: string }
+  | { verb: 'lock' | 'unlock' | 'delete'; name: string };

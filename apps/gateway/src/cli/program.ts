@@ -1,0 +1,368 @@
+/**
+ * The command line: occtl's verbs over the admin socket, `user`, `check-config`, and the role `gateway`.
+ * Results go to `out`, everything else is a StartError or a log line. Nothing heavy is loaded before its verb runs.
+ */
+import { existsSync } from 'node:fs';
+import { Argument, Command } from 'commander';
+import { readSettings, settingsReference } from '@sallyport/cluster';
+import { StartError } from '@sallyport/chassis';
+import type { Target } from '../admin/wire.ts';
+import { accountsOf } from './accounts.ts';
+import { AdminClient } from './admin-client.ts';
+import * as form from './occtl-form.ts';
+import { readNewPassword } from './prompt.ts';
+import type { Input } from './prompt.ts';
+
+/** What the program takes from its surroundings. */
+export interface Surroundings {
+  version: string;
+  /** Value of $SALLYPORT_SOCKET. */
+  socketVariable: string | undefined;
+  input: Input;
+  /** Where a question for a password is put: a terminal, never `out`. */
+  prompts: NodeJS.WriteStream;
+  out(text: string): void;
+  now(): number;
+  runGateway(options: GatewayCommand): Promise<void>;
+}
+
+/** `sallyport gateway …`. */
+export interface GatewayCommand {
+  /** '' = sallyport.yaml in the state folder. */
+  config: string;
+  stateDir: string;
+  /** Make what the state folder lacks, and say how to try the gateway. */
+  firstRun: boolean;
+}
+
+interface GlobalOptions {
+  socketFile?: string;
+  json?: boolean;
+}
+
+export function sallyportProgram(around: Surroundings): Command {
+  const program = new Command('sallyport')
+    .description('AnyConnect-compatible SSL VPN gateway: runs it, and asks and commands a running one.')
+    .version(around.version)
+    .option('-s, --socket-file <path>', `admin socket (else $SALLYPORT_SOCKET, ${SOCKETS.join(', ')})`)
+    .option('-j, --json', 'results as JSON, with the keys of occtl')
+    .option('-n, --no-pager', 'accepted for scripts written for occtl; there never is a pager')
+    .option('--debug', 'accepted for scripts written for occtl')
+    .showSuggestionAfterError()
+    .addHelpText('after', EXAMPLES);
+  const verbs = new Verbs(program, around);
+  addRoles(program, around);
+  addShow(program, verbs);
+  addCommands(program, verbs);
+  addUsers(program, verbs, around);
+  return program;
+}
+
+/** Sockets that are looked for, the first that exists. */
+export const SOCKETS = ['./state/sallyport.sock', '/var/lib/sallyport/sallyport.sock'];
+export const DEFAULT_STATE_DIR = '/var/lib/sallyport';
+
+class Verbs {
+  readonly #program: Command;
+  readonly #around: Surroundings;
+
+  constructor(program: Command, around: Surroundings) {
+    this.#program = program;
+    this.#around = around;
+  }
+
+  get socket(): string {
+    const { socketFile } = this.#program.opts<GlobalOptions>();
+    const named = socketFile ?? this.#around.socketVariable;
+    if (named) return named;
+    return SOCKETS.find((path) => existsSync(path)) ?? SOCKETS[1] ?? '';
+  }
+
+  /** Runs against the gateway. */
+  async ask(work: (client: AdminClient) => Promise<void>): Promise<void> {
+    const client = await AdminClient.open(this.socket);
+    try {
+      await work(client);
+    } finally {
+      client.close();
+    }
+  }
+
+  get now(): number {
+    return this.#around.now();
+  }
+
+  get isJson(): boolean {
+    return this.#program.opts<GlobalOptions>().json ?? false;
+  }
+
+  print(json: unknown, text: string): void {
+    this.#around.out(`${this.isJson ? JSON.stringify(json, null, 2) : text}\n`);
+  }
+
+  /** One line at a time, for what does not end. */
+  printLine(json: unknown, text: string): void {
+    this.#around.out(`${this.isJson ? JSON.stringify(json) : text}\n`);
+  }
+}
+
+function addRoles(program: Command, around: Surroundings): void {
+  program
+    .command('gateway')
+    .description('run the gateway in one process')
+    .option('--config <file>', 'configuration (else sallyport.yaml in the state folder)', '')
+    .option('--state-dir <dir>', 'folder for configuration, users, journal and socket', DEFAULT_STATE_DIR)
+    .option('--first-run', 'make what the state folder lacks: certificate, demo user, configuration', false)
+    .action((options: GatewayCommand) => around.runGateway(options));
+  program
+    .command('check-config')
+    .description('check a configuration file and the files that it names; all errors at once')
+    .argument('<file>')
+    .action(async (file: string) => {
+      const result = await readSettings(file);
+      const json = program.opts<GlobalOptions>().json ?? false;
+      const errors = 'errors' in result ? result.errors : [];
+      if (json) around.out(`${JSON.stringify({ errors }, null, 2)}\n`);
+      if (errors.length > 0) throw new StartError(errors.join('\n'));
+      if (!json) around.out(`${file}: no errors\n`);
+    });
+  program
+    .command('config-reference')
+    .description('print the reference of all keys (docs/configuration.md)')
+    .action(() => around.out(settingsReference()));
+}
+
+function addShow(program: Command, verbs: Verbs): void {
+  const show = program.command('show').description('show what a running gateway knows');
+  show
+    .command('status')
+    .description('state, version and counters')
+    .action(() =>
+      verbs.ask(async (client) => {
+        const status = await client.status();
+        verbs.print(form.statusJson(status, verbs.now), form.statusText(status, verbs.now));
+      }),
+    );
+  show
+    .command('users')
+    .description('users with a tunnel')
+    .action(() => verbs.ask(async (client) => showTunnels(verbs, await client.tunnels())));
+  show
+    .command('user')
+    .description('all that is known of the tunnels of one user')
+    .argument('<name>')
+    .action((user: string) =>
+      verbs.ask(async (client) =>
+        showTunnel(verbs, await client.tunnels({ user }), `User ${user} has no tunnel.`),
+      ),
+    );
+  show
+    .command('id')
+    .description('all that is known of one tunnel')
+    .argument('<id>', 'from show users')
+    .action((id: string) =>
+      verbs.ask(async (client) => {
+        const tunnelId = idOf(id);
+        showTunnel(verbs, await client.tunnels({ tunnelId }), `There is no tunnel with the id ${id}.`);
+      }),
+    );
+  addShowSessions(show, verbs);
+  show
+    .command('events')
+    .description('the last events, then each as it happens; JSON: one object a line')
+    .option('--last <count>', 'how many of the last ones come first', countOf, DEFAULT_EVENTS)
+    .option('--once', 'end after the last ones')
+    .action(({ last, once }: { last: number; once?: boolean }) =>
+      verbs.ask(async (client) => {
+        for await (const event of client.events({ last, follow: !once })) {
+          verbs.printLine(form.eventJson(event), form.eventText(event));
+        }
+      }),
+    );
+}
+
+function addShowSessions(show: Command, verbs: Verbs): void {
+  show
+    .command('sessions')
+    .alias('cookies')
+    .description('sessions, with or without a tunnel')
+    .addArgument(
+      new Argument('[which]', 'the same here: ended sessions are not kept').choices(['all', 'valid']),
+    )
+    .action(() =>
+      verbs.ask(async (client) => {
+        const sessions = await client.sessions();
+        const json = sessions.map((session) => form.sessionJson(session, verbs.now));
+        verbs.print(
+          json,
+          sessions.length > 0 ? form.sessionsText(sessions, verbs.now) : 'There are no sessions.',
+        );
+      }),
+    );
+  show
+    .command('session')
+    .alias('cookie')
+    .description('one session')
+    .argument('<sid>', 'an id or its beginning')
+    .action((sid: string) =>
+      verbs.ask(async (client) => {
+        const sessions = await client.sessions(sid);
+        if (sessions.length === 0) throw new StartError(`There is no session ${sid}.`);
+        const json = sessions.map((session) => form.sessionJson(session, verbs.now));
+        verbs.print(json, sessions.map((session) => form.sessionText(session, verbs.now)).join('\n\n'));
+      }),
+    );
+}
+
+function showTunnels(verbs: Verbs, tunnels: Parameters<typeof form.tunnelsText>[0]): void {
+  const json = tunnels.map((tunnel) => form.tunnelJson(tunnel, verbs.now));
+  verbs.print(json, tunnels.length > 0 ? form.tunnelsText(tunnels, verbs.now) : 'No user has a tunnel.');
+}
+
+function showTunnel(verbs: Verbs, tunnels: Parameters<typeof form.tunnelsText>[0], none: string): void {
+  if (tunnels.length === 0) throw new StartError(none);
+  const json = tunnels.map((tunnel) => form.tunnelJson(tunnel, verbs.now));
+  verbs.print(json, tunnels.map((tunnel) => form.tunnelText(tunnel, verbs.now)).join('\n\n'));
+}
+
+function addCommands(program: Command, verbs: Verbs): void {
+  const disconnect = program
+    .command('disconnect')
+    .description('end tunnels; the sessions stay, their clients may come back');
+  const terminate = program.command('terminate').description('end sessions: their clients need a new login');
+  for (const [command, call] of [
+    [disconnect, 'disconnect'],
+    [terminate, 'terminate'],
+  ] as const) {
+    const run = async (target: Target, subject: string) =>
+      verbs.ask(async (client) => {
+        const { count } = await client[call](target);
+        if (count === 0) throw new StartError(`There was nothing to end: ${subject} has no ${WHAT[call]}.`);
+        verbs.print({ count }, `${subject}: ${count} ${WHAT[call]}${count === 1 ? '' : 's'} ended`);
+      });
+    command
+      .command('user')
+      .argument('<name>')
+      .action((user: string) => run({ user }, `user ${user}`));
+    command
+      .command('id')
+      .argument('<id>', 'from show users')
+      .action((id: string) => run({ tunnelId: idOf(id) }, `id ${id}`));
+    if (call === 'terminate') {
+      command
+        .command('session')
+        .argument('<sid>', 'an id or its beginning, at least six characters')
+        .action((sessionId: string) => run({ sessionId }, `session ${sessionId}`));
+    }
+  }
+  program
+    .command('reload')
+    .description('read configuration, certificates and users anew; with errors the old ones stay')
+    .action(() =>
+      verbs.ask(async (client) => {
+        const answer = await client.reload();
+        if (!answer.applied)
+          throw new StartError(['The old configuration stays.', ...answer.errors].join('\n'));
+        const waiting = answer.waiting.map((key) => `${key} changed: takes effect at the next start`);
+        verbs.print(answer, [`configuration ${answer.revision} is in use`, ...waiting].join('\n'));
+      }),
+    );
+  program
+    .command('stop')
+    .description('stop the gateway; clients come back when it is started again')
+    .addArgument(new Argument('<now>', 'the word now').choices(['now']))
+    .action(() =>
+      verbs.ask(async (client) => {
+        await client.stop();
+        verbs.print({ stopping: true }, 'the gateway is stopping');
+      }),
+    );
+}
+
+function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
+  const user = program
+    .command('user')
+    .description('users of the users-file, with or without a running gateway')
+    .option('--config <file>', 'the users-file of this configuration, instead of asking the running gateway');
+  const accounts = () => accountsOf(verbs.socket, user.opts<{ config?: string }>().config);
+  const done = async (verb: string, name: string, work: Promise<void>) => {
+    await work;
+    verbs.print({ user: name, done: verb }, `user ${name}: ${verb}`);
+  };
+  user
+    .command('add')
+    .description('add a user; the password is asked for, or is the first line of standard input')
+    .argument('<name>')
+    .option('-g, --group <group...>', 'his groups; the policy of the first applies', [])
+    .action(async (name: string, { group }: { group: string[] }) => {
+      const to = await accounts();
+      const password = await readNewPassword(name, around.input, around.prompts);
+      const groups = group.flatMap((names) => names.split(',')).filter((one) => one !== '');
+      await done('added', name, to.apply({ verb: 'add', name, groups, password }));
+    });
+  user
+    .command('passwd')
+    .description('set a new password; ends his sessions')
+    .argument('<name>')
+    .action(async (name: string) => {
+      const to = await accounts();
+      const password = await readNewPassword(name, around.input, around.prompts);
+      await done('password changed', name, to.apply({ verb: 'passwd', name, password }));
+    });
+  for (const [verb, about, past] of [
+    ['lock', 'refuse his logins and end his sessions', 'locked'],
+    ['unlock', 'take his logins again', 'unlocked'],
+    ['delete', 'delete a user and end his sessions', 'deleted'],
+  ] as const) {
+    user
+      .command(verb)
+      .description(about)
+      .argument('<name>')
+      .action(async (name: string) => done(past, name, (await accounts()).apply({ verb, name })));
+  }
+  user
+    .command('list')
+    .description('all users with their groups')
+    .action(async () => {
+      const list = await (await accounts()).list();
+      const json = list.map(({ name, groups, locked }) => ({
+        Username: name,
+        Groups: groups,
+        Locked: locked,
+      }));
+      const rows = list.map(({ name, groups, locked }) => [name, groups.join(','), locked ? 'locked' : '']);
+      verbs.print(
+        json,
+        list.length > 0 ? form.columns(['user', 'groups', 'state'], rows) : 'There are no users.',
+      );
+    });
+}
+
+function idOf(text: string): number {
+  const id = Number(text);
+  if (Number.isInteger(id) && id > 0 && id < 2 ** 32) return id;
+  throw new StartError(`${text} is no id: it is the number in the first column of show users.`);
+}
+
+function countOf(text: string): number {
+  const count = Number(text);
+  if (Number.isInteger(count) && count >= 0 && count <= MAX_EVENTS) return count;
+  throw new StartError(`${text} is no count from 0 to ${MAX_EVENTS}.`);
+}
+
+const WHAT = { disconnect: 'tunnel', terminate: 'session' } as const;
+const DEFAULT_EVENTS = 20;
+const MAX_EVENTS = 100_000;
+
+const EXAMPLES = `
+Examples:
+  sallyport gateway --state-dir /var/lib/sallyport
+  sallyport check-config /var/lib/sallyport/sallyport.yaml
+  sallyport user add alice --group staff
+  sallyport show users
+  sallyport -j show user alice
+  sallyport disconnect id 7
+  sallyport terminate user alice
+  sallyport reload
+
+Exit code 0: done; 1: not done, with the reason on standard error.`;

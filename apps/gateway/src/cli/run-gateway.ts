@@ -1,0 +1,105 @@
+import { access } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import {
+  checkThreadPool,
+  endOnUncaughtFaults,
+  errorFields,
+  runService,
+  StartError,
+} from '@sallyport/chassis';
+import type { Log } from '@sallyport/chassis';
+import { exampleSettings } from '@sallyport/cluster';
+import type { Settings } from '@sallyport/cluster';
+import { certificatePin, firstRun, reachableAddresses, stateFolder } from '../first-run.ts';
+import type { StateFolder } from '../first-run.ts';
+import type { GatewayCommand } from './program.ts';
+
+/** What main.ts starts. */
+export interface RunningGateway {
+  settings: () => Settings;
+  log: Log;
+  lifecycle: { reload(): Promise<unknown> };
+  /** Resolves when all services are loaded. */
+  ready: Promise<void>;
+  close(): Promise<void>;
+}
+
+export type StartGateway = (options: { config: string; stateDir: string }) => Promise<RunningGateway>;
+
+/**
+ * The role `gateway`: starts it, keeps it until a signal, and on a first run makes the state folder before and says
+ * afterwards how to try it.
+ * @param threads value of UV_THREADPOOL_SIZE. @param print for results, standard output.
+ */
+export async function runGateway(
+  { config, stateDir, firstRun: isFirstRun }: GatewayCommand,
+  {
+    start,
+    threads,
+    print,
+  }: { start: StartGateway; threads: string | undefined; print: (text: string) => void },
+): Promise<void> {
+  checkThreadPool(threads);
+  const state = stateFolder(resolve(stateDir));
+  const demo = isFirstRun ? await prepare(state) : undefined;
+  const file = config === '' ? state.config : resolve(config);
+  if (config === '' && !(await exists(file))) {
+    throw new StartError(
+      `There is no ${file}: name a configuration with --config, or let --first-run make one.`,
+    );
+  }
+  const gateway = await start({ config: file, stateDir: state.path });
+  const service = runService(
+    { stop: () => gateway.close(), reload: () => gateway.lifecycle.reload() },
+    { log: gateway.log, title: 'sallyport gateway' },
+  );
+  endOnUncaughtFaults(gateway.log, () => gateway.close());
+  try {
+    await gateway.ready;
+  } catch (fault) {
+    gateway.log.error({ err: errorFields(fault) }, 'the services could not be loaded');
+    process.exitCode = 1;
+    service.stop();
+    return;
+  }
+  if (isFirstRun) print(await welcome(gateway.settings(), demo));
+}
+
+async function prepare(state: StateFolder): Promise<{ name: string; password: string } | undefined> {
+  const { changeUsersFile, hashed } = await import('@sallyport/auth');
+  const { demoUser } = await firstRun(state, exampleSettings(), async (file, name, password, group) => {
+    await changeUsersFile(file, await hashed({ verb: 'add', name, password, groups: [group] }));
+  });
+  return demoUser;
+}
+
+/** How another machine connects; the password only when it was made just now. */
+async function welcome(
+  settings: Settings,
+  demo: { name: string; password: string } | undefined,
+): Promise<string> {
+  const host = reachableAddresses(settings.device)[0] ?? '127.0.0.1';
+  const shownHost = host.includes(':') ? `[${host}]` : host;
+  const address = settings.tcpPort === 443 ? shownHost : `${shownHost}:${settings.tcpPort}`;
+  const pin = await certificatePin(settings.tls.certFiles[0] ?? '');
+  return [
+    '',
+    `Sallyport serves on https://${address}   configuration: ${settings.file}`,
+    `Certificate pin:  ${pin}`,
+    ...(demo ? [`Demo user:  ${demo.name}   password (shown once):  ${demo.password}`] : []),
+    '',
+    'From another machine:',
+    `  sudo openconnect --servercert ${pin} --user ${demo?.name ?? 'NAME'} ${address}`,
+    '',
+    'On this machine the kernel drops packets that come back with a local source address, so a client here needs its own',
+    'network namespace: npm run demo shows one. Stop with Ctrl-C; clients come back when the gateway is started again.',
+    '',
+  ].join('\n');
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,75 @@
+import 'reflect-metadata';
+import { AuthController, AuthModule, openAuth } from '@sallyport/auth';
+import type { Log, Metrics } from '@sallyport/chassis';
+import type { EventLog, NodeService, Sessions, Settings, Upstream } from '@sallyport/cluster';
+import { DownloaderController, DownloaderModule, openDownloader } from '@sallyport/downloader';
+import { PortalController, PortalModule } from '@sallyport/portal';
+import type { UpstreamName } from '@sallyport/tunnel-node';
+import { serveAdmin } from './admin/serve-admin.ts';
+import { Tally } from './admin/tally.ts';
+import type { GatewayLifecycle } from './lifecycle.ts';
+
+export interface ServicesParts {
+  settings: () => Settings;
+  /** Path of the admin socket. */
+  socket: string;
+  sessions: Sessions;
+  node: NodeService;
+  events: EventLog;
+  metrics: Metrics;
+  log: Log;
+  lifecycle: GatewayLifecycle;
+  /** µs. */
+  now: () => bigint;
+}
+
+export interface Services {
+  upstreams: Record<UpstreamName, Upstream>;
+  close(): Promise<void>;
+}
+
+/**
+ * Everything that CONNECT does not need: auth, portal and downloader behind the interfaces that the cluster has too,
+ * called in this process (docs/decisions/0002), and the admin service on its socket. Loads NestJS, so it is imported
+ * after the port is open.
+ */
+export async function openServices(parts: ServicesParts): Promise<Services> {
+  const { settings, sessions, events, metrics, log, lifecycle, node, now } = parts;
+  const authParts = await openAuth({ settings, sessions, events, metrics, log: log.child({ part: 'auth' }) });
+  try {
+    const auth = new AuthController(authParts);
+    const downloads = await openDownloader({
+      settings: settings(),
+      auth,
+      log: log.child({ part: 'downloader' }),
+    });
+    const tally = new Tally(events);
+    const admin = await serveAdmin(
+      { sessions, node, events, accounts: authParts.directory, lifecycle, tally, log, now },
+      parts.socket,
+      [
+        AuthModule.with(authParts),
+        PortalModule.with({ auth, catalog: downloads.catalog, log: log.child({ part: 'portal' }) }),
+        DownloaderModule.with(downloads),
+      ],
+    );
+    const portal = admin.get(PortalController);
+    const downloader = admin.get(DownloaderController);
+    lifecycle.add({ prepare: (next) => downloads.prepare(next) });
+    lifecycle.add({ prepare: async () => () => authParts.directory.reload() });
+    return {
+      upstreams: {
+        portal: (request) => portal.handle(request),
+        downloader: (request) => downloader.handle(request),
+      },
+      async close() {
+        tally.close();
+        await admin.close();
+        await authParts.close();
+      },
+    };
+  } catch (error) {
+    await authParts.close();
+    throw error;
+  }
+}

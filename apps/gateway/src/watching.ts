@@ -1,0 +1,137 @@
+import { X509Certificate } from 'node:crypto';
+import {
+  certificateMetrics,
+  configMetrics,
+  processMetrics,
+  serveHealth,
+  type ConfigMetrics,
+  type HealthServer,
+  type Log,
+  type Metrics,
+} from '@sallyport/chassis';
+import type { Sessions, Settings } from '@sallyport/cluster';
+import type { ListenerCertificates } from '@sallyport/tunnel-node';
+import type { GatewayLifecycle } from './lifecycle.ts';
+
+export interface WatchingParts {
+  settings: () => Settings;
+  certificates: ListenerCertificates;
+  version: string;
+  metrics: Metrics;
+  log: Log;
+  sessions: Sessions;
+  tunnels: { readonly size: number };
+  lifecycle: GatewayLifecycle;
+}
+
+/** Health and metrics of the whole gateway, and the clockwork that ends what has outlived its time. */
+export class Watching {
+  readonly #parts: WatchingParts;
+  readonly #config: ConfigMetrics;
+  readonly #sweeper: NodeJS.Timeout;
+  #certificates: ListenerCertificates;
+  #health: HealthServer | undefined;
+  #sweeping = false;
+
+  private constructor(parts: WatchingParts) {
+    this.#parts = parts;
+    this.#certificates = parts.certificates;
+    processMetrics(parts.metrics, { version: parts.version, name: 'gateway' });
+    this.#config = configMetrics(parts.metrics);
+    this.applied(parts.settings(), parts.certificates);
+    certificateMetrics(parts.metrics, () => this.#notAfter());
+    this.#observeSessions();
+    this.#sweeper = setInterval(() => void this.#sweep(), SWEEP_MS);
+    this.#sweeper.unref();
+  }
+
+  /** @throws StartError when `admin-address` cannot be listened on. */
+  static async open(parts: WatchingParts): Promise<Watching> {
+    const watching = new Watching(parts);
+    try {
+      watching.#health = await serveHealth(parts.settings().adminAddress, parts.metrics, {
+        startup: () => (parts.lifecycle.state === 'starting' ? ['services are loading'] : []),
+        ready: () => watching.#notReady(),
+      });
+    } catch (error) {
+      clearInterval(watching.#sweeper);
+      throw error;
+    }
+    return watching;
+  }
+
+  applied(settings: Settings, certificates: ListenerCertificates): void {
+    this.#certificates = certificates;
+    this.#config.applied(settings.revision, Math.floor(Date.now() / 1000));
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#sweeper);
+    await this.#health?.close();
+  }
+
+  /** Why balancers should send no new clients here. */
+  #notReady(): string[] {
+    const { lifecycle, settings, tunnels } = this.#parts;
+    const { maxClients } = settings();
+    return [
+      ...(lifecycle.state === 'stopping' ? ['stopping'] : []),
+      ...(maxClients > 0 && tunnels.size >= maxClients ? ['full: max-clients is reached'] : []),
+    ];
+  }
+
+  #observeSessions(): void {
+    const { metrics, sessions, settings } = this.#parts;
+    metrics.gauge('sallyport_sessions_limit', 'max-clients; 0 = no limit.', [], (gauge) =>
+      gauge.set(settings().maxClients),
+    );
+    metrics.gauge(
+      'sallyport_session_records',
+      'Sessions in the table, by state.',
+      ['state'],
+      async (gauge) => {
+        const counts = { authed: 0, up: 0, parked: 0, closed: 0 };
+        for (const session of await sessions.list()) counts[session.state] += 1;
+        for (const state of ['authed', 'up', 'parked'] as const) gauge.set({ state }, counts[state]);
+      },
+    );
+    metrics.gauge(
+      'sallyport_pool_addresses',
+      'Addresses of each pool, by state.',
+      ['pool', 'family', 'state'],
+      async (gauge) => {
+        for (const { pool, family, size, used } of await sessions.pools()) {
+          gauge.set({ pool, family, state: 'used' }, used);
+          gauge.set({ pool, family, state: 'free' }, Number(size) - used);
+        }
+      },
+    );
+  }
+
+  #notAfter(): { host: string; keyType: string; notAfterSeconds: number }[] {
+    return [...this.#certificates.hosts].flatMap(([host, { pairs }]) =>
+      pairs.map(({ cert }) => {
+        const leaf = new X509Certificate(cert);
+        return {
+          host,
+          keyType: leaf.publicKey.asymmetricKeyType ?? '',
+          notAfterSeconds: Date.parse(leaf.validTo) / 1000,
+        };
+      }),
+    );
+  }
+
+  async #sweep(): Promise<void> {
+    if (this.#sweeping) return;
+    this.#sweeping = true;
+    try {
+      await this.#parts.sessions.sweep();
+    } catch (error) {
+      this.#parts.log.warn({ err: error }, 'the session table could not be swept');
+    } finally {
+      this.#sweeping = false;
+    }
+  }
+}
+
+const SWEEP_MS = 1000;

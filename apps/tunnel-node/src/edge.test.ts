@@ -1,0 +1,444 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { describe, it } from 'node:test';
+import { Metrics } from '@sallyport/chassis';
+import { StoreUnavailable, type InsideRequest, type InsideResponse, type Upstream } from '@sallyport/cluster';
+import { Edge, EDGE_LIMITS, type EdgeLimits, type EdgeOptions } from './edge.ts';
+import { NodeMetrics } from './metrics.ts';
+import { TestClient, type TestAnswer } from './testing/client.ts';
+import { plainStream, silent } from './testing/world.ts';
+
+describe('Edge', () => {
+  it('passes a request with its facts and writes the answer as it is spelled', async () => {
+    await using edge = await serve();
+    const client = await edge.client();
+    const answer = await client.request('POST /x?q=%2F HTTP/1.1\r\nHost: vpn\r\nContent-Length: 4', 'body');
+    assert.equal(answer.status, 200);
+    assert.deepEqual(
+      answer.headers.filter(([name]) => name.startsWith('X-Aggr') || name === 'Content-Length'),
+      [
+        ['X-Aggregate-Auth', '1'],
+        ['Content-Length', '5'],
+      ],
+    );
+    assert.equal(answer.body.toString(), 'hello');
+    const seen = edge.seen[0];
+    assert.equal(seen?.target, '/x?q=%2F');
+    assert.equal(Buffer.from(seen?.body ?? []).toString(), 'body');
+    assert.equal(seen?.facts.clientAddress, '192.0.2.1');
+    assert.equal(seen?.facts.servedLeafSha1, 'AB'.repeat(20));
+  });
+
+  it('names neither software nor version, and sends no chunks', async () => {
+    await using edge = await serve();
+    for (const head of [
+      'GET /x HTTP/1.1',
+      'GET /nowhere HTTP/1.1',
+      'BREW / HTTP/1.1',
+      'GET / HTTP/9.9',
+      'DELETE / HTTP/1.1',
+    ]) {
+      const client = await edge.client();
+      const answer = await client.request(head);
+      for (const name of ['Server', 'X-Powered-By', 'Via', 'Date', 'Transfer-Encoding', 'Keep-Alive'])
+        assert.equal(header(answer, name), '', name);
+      assert.notEqual(header(answer, 'Content-Length'), '');
+      assert.doesNotMatch(answer.head, /node|sallyport/i);
+    }
+  });
+
+  it('strips what only the inside may say, keeps the first of a header, joins cookies', async () => {
+    await using edge = await serve();
+    const client = await edge.client();
+    await client.request(
+      'GET / HTTP/1.1\r\nX-Sallyport-Address: 1.2.3.4\r\nx-SALLYPORT-user: root\r\nA: 1\r\na: 2\r\nCookie: x=1\r\nCookie: y=2',
+    );
+    assert.deepEqual(edge.seen[0]?.headers, { a: '1', cookie: 'x=1; y=2' });
+  });
+
+  it('keeps a connection until the client or a limit ends it', async () => {
+    await using edge = await serve({ limits: { requestsPerConnection: 3 } });
+    const client = await edge.client();
+    assert.equal(header(await client.request('GET / HTTP/1.1'), 'Connection'), 'Keep-Alive');
+    assert.equal(header(await client.request('HEAD / HTTP/1.1'), 'Connection'), 'Keep-Alive');
+    assert.equal(header(await client.request('GET / HTTP/1.1'), 'Connection'), 'close');
+    await client.untilClosed();
+    for (const head of ['GET / HTTP/1.0', 'GET / HTTP/1.1\r\nConnection: close']) {
+      const other = await edge.client();
+      assert.equal(header(await other.request(head), 'Connection'), 'close');
+      await other.untilClosed();
+    }
+  });
+
+  it('answers HEAD without a body and an unknown path with 404 and close', async () => {
+    await using edge = await serve();
+    const client = await edge.client();
+    const head = await client.request('HEAD / HTTP/1.1');
+    assert.equal(header(head, 'Content-Length'), '5');
+    const missing = await client.request('GET /nowhere HTTP/1.1');
+    assert.deepEqual(
+      [missing.status, header(missing, 'Content-Length'), header(missing, 'Connection')],
+      [404, '0', 'close'],
+    );
+    assert.deepEqual(await client.untilClosed(), Buffer.alloc(0));
+  });
+
+  for (const [what, text] of [
+    ['Content-Length: -1', 'POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n'],
+    ['Content-Length: +5', 'POST / HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello'],
+    ['Content-Length: 0x10', 'POST / HTTP/1.1\r\nContent-Length: 0x10\r\n\r\n'],
+    ['a huge Content-Length', 'POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n'],
+    ['two Content-Lengths', 'POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na'],
+    [
+      'Content-Length and chunks',
+      'POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+    ],
+    [
+      'chunks and Content-Length',
+      'POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n',
+    ],
+    ['an unknown transfer encoding', 'POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n'],
+    [
+      'a chunk of ffffffffffffffff1',
+      'POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n',
+    ],
+    ['a chunk of -1', 'POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n'],
+    ['a chunk without its end', 'POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n'],
+    ['bare line feeds', 'GET / HTTP/1.1\nHost: x\n\n'],
+    ['one bare line feed', 'GET / HTTP/1.1\r\nA: b\nHost: x\r\n\r\n'],
+    ['a folded header', 'GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n'],
+    ['a blank before the colon', 'GET / HTTP/1.1\r\nHost : x\r\n\r\n'],
+    ['a NUL', 'GET / HTTP/1.1\r\nA: a\0b\r\n\r\n'],
+    ['two Hosts', 'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n'],
+    ['HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
+    ['CONNECT with a body', 'CONNECT /CSCOSSLC/tunnel HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello'],
+  ] as const) {
+    it(`answers 400 and closes on ${what}`, async () => {
+      await using edge = await serve();
+      const client = await edge.client();
+      client.write(text);
+      const answer = await client.answer();
+      assert.deepEqual([answer.status, header(answer, 'Connection')], [400, 'close']);
+      assert.deepEqual(await client.untilClosed(), Buffer.alloc(0));
+      assert.equal(edge.seen.length, 0);
+      assert.equal((await edge.refusals('malformed')) + (await edge.refusals('duplicate-header')), 1);
+    });
+  }
+
+  it('answers the first of two requests sent together and refuses the second', async () => {
+    await using edge = await serve();
+    const client = await edge.client();
+    client.write('GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n'.slice(0, 36));
+    assert.equal((await client.answer()).status, 200);
+    assert.equal((await client.answer()).status, 400);
+    await client.untilClosed();
+    assert.equal(edge.seen.length, 1);
+    assert.equal(await edge.refusals('pipelined'), 1);
+  });
+
+  it('closes when CONNECT or a third request comes while an answer is pending', async () => {
+    await using edge = await serve();
+    for (const text of [
+      'GET / HTTP/1.1\r\n\r\nCONNECT /CSCOSSLC/tunnel HTTP/1.1\r\n\r\n',
+      'GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n',
+    ]) {
+      const client = await edge.client();
+      client.write(text);
+      await client.untilClosed();
+    }
+    assert.equal(edge.connects, 0);
+  });
+
+  it('takes 20 KiB of headers and 200 KiB of body in small pieces', async () => {
+    await using edge = await serve();
+    const client = await edge.client();
+    const body = Buffer.alloc(200 * 1024, 'a');
+    client.write(`POST / HTTP/1.1\r\nX: ${'h'.repeat(20 * 1024)}\r\nContent-Length: ${body.length}\r\n\r\n`);
+    for (let at = 0; at < body.length; at += 1000) client.write(body.subarray(at, at + 1000));
+    assert.equal((await client.answer()).status, 200);
+    assert.equal(edge.seen[0]?.body.length, body.length);
+  });
+
+  it('refuses what is larger than a limit, each with its status and counter', async () => {
+    await using edge = await serve();
+    const kib = 1024;
+    const chunk = `${(64 * kib).toString(16)}\r\n${'a'.repeat(64 * kib)}\r\n`;
+    const many = Array.from({ length: 7000 }, (_, n) => `a${n}:`).join('\r\n');
+    for (const [text, status, cause] of [
+      [`GET / HTTP/1.1\r\nX: ${'h'.repeat(33 * kib)}\r\n\r\n`, 431, 'header-too-large'],
+      [`GET / HTTP/1.1\r\n${many}\r\n\r\n`, 431, 'header-too-large'],
+      [`GET /${'u'.repeat(2 * kib)} HTTP/1.1\r\n\r\n`, 414, 'request-line-too-long'],
+      [`POST / HTTP/1.1\r\nContent-Length: ${256 * kib + 1}\r\n\r\n`, 413, 'body-too-large'],
+      [
+        `POST / HTTP/1.1\r\nContent-Length: 10000000000\r\n\r\n${'a'.repeat(500 * kib)}`,
+        413,
+        'body-too-large',
+      ],
+      [`POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n${chunk.repeat(5)}`, 413, 'body-too-large'],
+      ['DELETE / HTTP/1.1\r\n\r\n', 405, 'method'],
+      ['GET / HTTP/1.1\r\nExpect: tea\r\n\r\n', 417, 'expectation'],
+    ] as const) {
+      const before = await edge.refusals(cause);
+      const client = await edge.client();
+      client.write(text);
+      const answer = await client.answer();
+      assert.equal(answer.status, status, text.slice(0, 40));
+      assert.equal(header(answer, 'Connection'), 'close');
+      await client.untilClosed();
+      assert.equal(await edge.refusals(cause), before + 1);
+    }
+    const client = await edge.client();
+    const largest = await client.request(
+      `POST / HTTP/1.1\r\nContent-Length: ${EDGE_LIMITS.bodyBytes}`,
+      'a'.repeat(EDGE_LIMITS.bodyBytes),
+    );
+    assert.equal(largest.status, 200);
+  });
+
+  it('bounds the bodies of all connections together', async () => {
+    await using edge = await serve({ limits: { bodyBytesInAll: 1000 } });
+    const slow = await edge.client();
+    slow.write(`POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n${'a'.repeat(900)}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const client = await edge.client();
+    assert.equal(
+      (await client.request('POST / HTTP/1.1\r\nContent-Length: 200', 'a'.repeat(200))).status,
+      503,
+    );
+    slow.write('a'.repeat(100));
+    assert.equal((await slow.answer()).status, 200);
+    const again = await edge.client();
+    assert.equal(
+      (await again.request('POST / HTTP/1.1\r\nContent-Length: 200', 'a'.repeat(200))).status,
+      200,
+    );
+  });
+
+  it('gives heads, bodies and idle connections only so much time', async () => {
+    await using edge = await serve({
+      limits: { headerSeconds: 0.3, bodySeconds: 0.3, keepAliveSeconds: 0.6 },
+    });
+    const head = await edge.client();
+    const trickle = setInterval(() => head.write('a'), 50);
+    head.write('GET / HTTP/1.1\r\nX: ');
+    assert.equal((await head.answer()).status, 408);
+    clearInterval(trickle);
+    const body = await edge.client();
+    assert.equal((await body.request('POST / HTTP/1.1\r\nContent-Length: 10', 'a')).status, 408);
+    await body.untilClosed();
+    const idle = await edge.client();
+    await idle.request('GET / HTTP/1.1');
+    assert.deepEqual(await idle.untilClosed(), Buffer.alloc(0));
+    assert.equal(await edge.refusals('timeout'), 2);
+  });
+
+  it('lets the connection that has idled longest go when there are too many', async () => {
+    await using edge = await serve({ limits: { connections: 2 } });
+    const [first, second] = [await edge.client(), await edge.client()];
+    await second.request('GET / HTTP/1.1');
+    const third = await edge.client();
+    assert.equal((await third.request('GET / HTTP/1.1')).status, 200);
+    await first.untilClosed();
+    assert.equal(second.closed, false);
+  });
+
+  it('lets requests wait for services that load, a bounded number of them for a bounded time', async () => {
+    let ready: (portal: Upstream) => void = () => undefined;
+    const loaded = new Promise<Upstream>((resolve) => (ready = resolve));
+    await using edge = await serve({ loaded, limits: { startWaiting: 1, startSeconds: 0.4 } });
+    const waiting = await edge.client();
+    waiting.write('GET / HTTP/1.1\r\n\r\n');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const refused = await (await edge.client()).request('GET / HTTP/1.1');
+    assert.deepEqual([refused.status, header(refused, 'X-Reason')], [503, 'The gateway is starting.']);
+    assert.equal((await waiting.answer()).status, 503);
+    const served = await edge.client();
+    served.write('GET / HTTP/1.1\r\n\r\n');
+    ready(edge.portal);
+    assert.equal((await served.answer()).status, 200);
+  });
+
+  it('answers 503 when a service fails, without saying how', async () => {
+    for (const [error, text] of [
+      [new Error('secret detail'), 'The connection failed.'],
+      [new StoreUnavailable('secret detail'), 'The session store cannot be reached.'],
+    ] as const) {
+      await using edge = await serve({ portal: () => Promise.reject(error) });
+      const client = await edge.client();
+      const answer = await client.request('GET / HTTP/1.1');
+      assert.deepEqual([answer.status, header(answer, 'X-Reason')], [503, text]);
+      assert.doesNotMatch(answer.head + answer.body.toString(), /secret/);
+    }
+  });
+
+  it('streams a range of a file at the pace of the client and closes the file', async () => {
+    const file = new CountingFile(13_000_000);
+    await using edge = await serve({
+      portal: async () => ({ status: 206, headers: [], body: { file, start: 1000, length: 12_000_000 } }),
+    });
+    const client = await edge.client();
+    client.stream.pause();
+    client.write('GET / HTTP/1.1\r\n\r\n');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.ok(file.bytesRead < 11_000_000, 'it reads ahead of the client');
+    client.stream.resume();
+    const answer = await client.answer();
+    assert.deepEqual(answer.body, file.bytes(1000, 12_000_000));
+    assert.equal(file.closed, 1);
+    assert.equal((await client.request('HEAD / HTTP/1.1')).body.length, 0);
+    assert.equal(file.closed, 2);
+  });
+
+  it('closes the file when the client goes away, and cuts the answer when the file is too short', async () => {
+    const file = new CountingFile(50_000_000);
+    await using edge = await serve({
+      portal: async () => ({ status: 200, headers: [], body: { file, start: 0, length: 50_000_000 } }),
+    });
+    const client = await edge.client();
+    client.stream.pause();
+    client.write('GET / HTTP/1.1\r\n\r\n');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    client.destroy();
+    await until(() => file.closed === 1);
+
+    const short = new CountingFile(100);
+    await using other = await serve({
+      portal: async () => ({ status: 200, headers: [], body: { file: short, start: 0, length: 200 } }),
+    });
+    const victim = await other.client();
+    await assert.rejects(victim.request('GET / HTTP/1.1'), /ended/);
+    assert.equal(short.closed, 1);
+  });
+
+  it('hands a CONNECT over with its early bytes and forgets the connection', async () => {
+    await using edge = await serve();
+    const client = await edge.client();
+    await client.request('GET / HTTP/1.1');
+    client.write('CONNECT /CSCOSSLC/tunnel HTTP/1.1\r\nX-CSTP-MTU: 1\r\n\r\nearly');
+    assert.equal((await client.untilClosed()).toString(), 'taken: /CSCOSSLC/tunnel early');
+    assert.equal(edge.size, 0);
+    assert.deepEqual(
+      edge.listenersLeft.filter((name) => !['error', 'end', 'finish'].includes(name)),
+      [],
+    );
+  });
+});
+
+interface ServeOptions {
+  limits?: Partial<EdgeLimits>;
+  portal?: Upstream;
+  loaded?: Promise<Upstream>;
+}
+
+/** An edge on plain TCP: it must not notice that there is no TLS. */
+async function serve(options: ServeOptions = {}) {
+  const metrics = new Metrics();
+  const seen: InsideRequest[] = [];
+  const clients: TestClient[] = [];
+  let connects = 0;
+  let listenersLeft: string[] = [];
+  const answer: InsideResponse = {
+    status: 200,
+    headers: [['X-Aggregate-Auth', '1']],
+    body: Buffer.from('hello'),
+  };
+  const portal: Upstream =
+    options.portal ??
+    (async (request) => {
+      seen.push(request);
+      return answer;
+    });
+  const upstreams = (options.loaded ?? Promise.resolve(portal)).then((loaded) => ({
+    portal: loaded,
+    downloader: loaded,
+  }));
+  const tunnels: EdgeOptions['tunnels'] = {
+    open: async (stream, head) => {
+      connects += 1;
+      listenersLeft = stream.duplex.eventNames().map(String);
+      stream.duplex.end(`taken: ${head.target} ${Buffer.from(head.early).toString()}`);
+    },
+  };
+  const edge = new Edge({
+    route: (target) => (target.startsWith('/nowhere') ? undefined : 'portal'),
+    upstreams,
+    tunnels,
+    metrics: new NodeMetrics(metrics),
+    log: silent,
+    ...(options.limits && { limits: options.limits }),
+  });
+  const server = createServer((socket) => edge.accept(plainStream(socket))).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  const port = typeof address === 'object' && address ? address.port : 0;
+  return {
+    seen,
+    portal,
+    get connects() {
+      return connects;
+    },
+    get listenersLeft() {
+      return listenersLeft;
+    },
+    get size() {
+      return edge.size;
+    },
+    async client(): Promise<TestClient> {
+      const client = await TestClient.plain(port);
+      clients.push(client);
+      return client;
+    },
+    async refusals(cause: string): Promise<number> {
+      const line = `sallyport_http_refusals_total{cause="${cause}"} `;
+      const found = (await metrics.text()).split('\n').find((text) => text.startsWith(line));
+      return Number(found?.slice(line.length) ?? 0);
+    },
+    async [Symbol.asyncDispose]() {
+      for (const client of clients) client.destroy();
+      server.close();
+      await edge.close();
+    },
+  };
+}
+
+class CountingFile {
+  closed = 0;
+  bytesRead = 0;
+
+  constructor(private readonly size: number) {}
+
+  bytes(start: number, length: number): Buffer {
+    const all = Buffer.alloc(length);
+    for (let at = 0; at < length; at += 1) all[at] = (start + at) % 251;
+    return all;
+  }
+
+  async read(
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+  ): Promise<{ bytesRead: number }> {
+    const bytesRead = Math.max(0, Math.min(length, this.size - position));
+    buffer.set(this.bytes(position, bytesRead), offset);
+    this.bytesRead += bytesRead;
+    return { bytesRead };
+  }
+
+  async close(): Promise<void> {
+    this.closed += 1;
+  }
+}
+
+function header(answer: TestAnswer, name: string): string {
+  return answer.headers.find(([key]) => key === name)?.[1] ?? '';
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const end = Date.now() + 5000;
+  while (!condition()) {
+    if (Date.now() > end) assert.fail('did not happen in time');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}

@@ -1,0 +1,401 @@
+import assert from 'node:assert/strict';
+import { generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
+import { before, describe, it } from 'node:test';
+import { StoreUnavailable, type MemorySessions, type Sessions } from '@sallyport/cluster';
+import { BYE, encodeFrame, PACKET, reasonText, strapMessage } from '@sallyport/protocol';
+import { HIGH_WATER_BYTES, type ListenerCertificates } from './listener.ts';
+import { TestCertificates } from './testing/certificates.ts';
+import { TestClient } from './testing/client.ts';
+import { World, type WorldOptions } from './testing/world.ts';
+
+describe('Tunnels', () => {
+  let certificates: ListenerCertificates;
+
+  before(() => {
+    const files = new TestCertificates();
+    certificates = { hosts: new Map([['', files.host([files.selfSigned('gw', 'ec')])]]) };
+    files.remove();
+  });
+
+  it('answers CONNECT and carries packets both ways', async () => {
+    await using node = await start();
+    const { token, session } = await node.session();
+    const client = await node.client();
+    const answer = await client.connect(token);
+    assert.ok(answer.head.startsWith('HTTP/1.1 200 CONNECTED\r\n'));
+    const address = header(answer.headers, 'X-CSTP-Address');
+    assert.match(address, /^10\.90\.0\.\d+$/);
+    assert.equal(header(answer.headers, 'X-CSTP-MTU'), '1418');
+    assert.deepEqual(spelledWrong(answer.headers), []);
+
+    const up: Uint8Array[] = [];
+    node.device.toHost = (packet) => void up.push(packet);
+    const outgoing = ipv4(address, '10.1.2.3', 100);
+    client.send(PACKET.data, outgoing);
+    await until(() => up.length === 1);
+    assert.deepEqual(Buffer.from(up[0] ?? []), outgoing);
+
+    const incoming = ipv4('10.1.2.3', address, 300);
+    node.device.inject(incoming);
+    const [frame] = await client.frames(1);
+    assert.deepEqual(frame, { type: PACKET.data, payload: incoming });
+
+    const [info] = await node.tunnels.tunnels();
+    assert.equal(info?.sessionId, session.id);
+    assert.equal(info?.ipv4, address);
+    assert.equal(info?.rxBytes, 100);
+    assert.equal(info?.txBytes, 300);
+    assert.equal(info?.tlsCipher, 'TLS1.3-AES_256_GCM_SHA384');
+  });
+
+  it('reads a stream of packets whatever the borders of the records are', async () => {
+    await using node = await start();
+    const { client, address } = await node.up();
+    const up: Uint8Array[] = [];
+    node.device.toHost = (packet) => void up.push(packet);
+    const packet = ipv4(address, '10.1.2.3', 60);
+    const several = Buffer.concat([
+      encodeFrame(PACKET.data, packet),
+      encodeFrame(77, Buffer.from('?')),
+      encodeFrame(PACKET.keepalive),
+      encodeFrame(PACKET.dpdRequest, Buffer.from('echo')),
+      encodeFrame(PACKET.data, packet),
+    ]);
+    client.write(several);
+    assert.deepEqual(await client.frames(1), [{ type: PACKET.dpdResponse, payload: Buffer.from('echo') }]);
+    for (const byte of several) client.write(Buffer.from([byte]));
+    assert.deepEqual(await client.frames(1), [{ type: PACKET.dpdResponse, payload: Buffer.from('echo') }]);
+    await until(() => up.length === 4);
+  });
+
+  it('takes packets that came before its answer', async () => {
+    await using node = await start();
+    const { token } = await node.session();
+    const client = await node.client();
+    const head = `CONNECT CSCOSSLC/tunnel HTTP/1.1\r\nCookie: webvpn=${token}\r\n\r\n`;
+    client.write(Buffer.concat([Buffer.from(head), encodeFrame(PACKET.dpdRequest, Buffer.from('early'))]));
+    assert.equal((await client.answer('head')).status, 200);
+    assert.deepEqual(await client.frames(1), [{ type: PACKET.dpdResponse, payload: Buffer.from('early') }]);
+  });
+
+  for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+    it(`writes 10,000 packets as 10,000 records (${version})`, async () => {
+      await using node = await start();
+      const { client, address } = await node.up({ version });
+      const overhead = version === 'TLSv1.3' ? 8 + 1 + 16 : 8 + 8 + 16;
+      const lengths: number[] = [];
+      client.records.length = 0;
+      while (lengths.length < 10_000) {
+        for (let n = 0; n < 50; n += 1) {
+          const length = 20 + ((lengths.length * 37) % 1350);
+          lengths.push(length);
+          node.device.inject(ipv4('10.1.2.3', address, length));
+        }
+        await client.frames(50);
+      }
+      assert.deepEqual(
+        client.records,
+        lengths.map((length) => length + overhead),
+      );
+    });
+  }
+
+  it('drops packets of a client that does not read, and holds no more than its bound', async () => {
+    await using node = await start();
+    const { client, address } = await node.up();
+    client.stream.pause();
+    const slow = 'sallyport_tunnel_drops_total{reason="slow-client"}';
+    let most = 0;
+    for (let n = 0; n < 40 && (await node.metric(slow)) === 0; n += 1) {
+      for (let i = 0; i < 1000; i += 1) node.device.inject(ipv4('10.1.2.3', address, 1400));
+      most = Math.max(most, node.pending());
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    assert.ok((await node.metric(slow)) > 0);
+    assert.ok(most <= HIGH_WATER_BYTES + 1408, `${most} bytes were waiting`);
+    assert.equal(node.tunnels.size, 1);
+  });
+
+  for (const [what, bytes] of [
+    ['bytes that are no CSTP', Buffer.from('GET / HTTP/1.1\r\n\r\n')],
+    ['a compressed packet', encodeFrame(8, Buffer.from('x'))],
+    ['a last header byte that is not 0', Buffer.from('5354460100000701', 'hex')],
+  ] as const) {
+    it(`closes on ${what} and keeps the session`, async () => {
+      await using node = await start();
+      const { client, session } = await node.up();
+      client.write(bytes);
+      assert.deepEqual(await client.untilClosed(), Buffer.alloc(0));
+      assert.equal((await node.sessions.get(session.id))?.state, 'parked');
+      assert.equal(await node.metric('sallyport_tunnel_ends_total{reason="protocol-error"}'), 1);
+    });
+  }
+
+  it('says 401 to who must log in again and 503 with the reason to who may come back', async () => {
+    let store: 'up' | 'down' = 'up';
+    const failing = (sessions: MemorySessions): Sessions =>
+      Object.create(sessions, {
+        find: {
+          value: (hash: string) => {
+            if (store === 'down') throw new StoreUnavailable('away');
+            return sessions.find(hash);
+          },
+        },
+        claim: { value: sessions.claim.bind(sessions) },
+        notices: { value: sessions.notices.bind(sessions) },
+        park: { value: sessions.park.bind(sessions) },
+      }) as Sessions;
+    await using node = await start({ store: failing });
+    const refusal = async (token: string) => {
+      const client = await node.client();
+      const { status, headers } = await client.connect(token);
+      assert.equal(header(headers, 'Content-Length'), '0');
+      assert.equal(header(headers, 'Connection'), 'close');
+      await client.untilClosed();
+      return [status, header(headers, 'X-Reason')];
+    };
+    assert.deepEqual(await refusal('never-heard-of'), [401, reasonText('token-unknown')]);
+    assert.deepEqual(await refusal(''), [401, reasonText('token-missing')]);
+    assert.deepEqual(await refusal('x'.repeat(5000)), [401, reasonText('token-unknown')]);
+    const first = await node.session({ ipv4Pools: ['10.91.0.0/30'] });
+    const second = await node.session({ ipv4Pools: ['10.91.0.0/30'] });
+    assert.equal((await (await node.client()).connect(first.token)).status, 200);
+    assert.deepEqual(await refusal(second.token), [503, reasonText('pool-empty')]);
+    await node.sessions.end(second.session.id, 'user-locked');
+    assert.deepEqual(await refusal(second.token), [401, reasonText('user-locked')]);
+    store = 'down';
+    assert.deepEqual(await refusal(first.token), [503, reasonText('store-unavailable')]);
+    assert.equal(node.tunnels.size, 1);
+  });
+
+  it('refuses CONNECT to anything but the tunnel', async () => {
+    await using node = await start();
+    const client = await node.client();
+    client.write('CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n');
+    assert.equal((await client.answer()).status, 404);
+    await client.untilClosed();
+  });
+
+  it('closes the old connection of a session without a packet, and a late BYE there changes nothing', async () => {
+    await using node = await start();
+    const { client: old, token, address, session } = await node.up();
+    const client = await node.client();
+    const answer = await client.connect(token);
+    assert.equal(header(answer.headers, 'X-CSTP-Address'), address);
+    old.bye(BYE.userDisconnect);
+    assert.deepEqual(await old.untilClosed(), Buffer.alloc(0));
+    assert.equal((await node.sessions.get(session.id))?.state, 'up');
+    node.device.inject(ipv4('10.1.2.3', address, 40));
+    assert.equal((await client.frames(1))[0]?.type, PACKET.data);
+  });
+
+  it('ends the session at a BYE of the user, and keeps it at every other end', async () => {
+    await using node = await start();
+    for (const [end, state, status] of [
+      [(client: TestClient) => client.bye(BYE.networkChanged), 'parked', 200],
+      [(client: TestClient) => client.bye(BYE.pause), 'parked', 200],
+      [(client: TestClient) => client.bye(BYE.localError), 'parked', 200],
+      [(client: TestClient) => void client.stream.end(), 'parked', 200],
+      [(client: TestClient) => client.destroy(), 'parked', 200],
+      [(client: TestClient) => client.bye(BYE.userDisconnect), 'closed', 401],
+    ] as const) {
+      const { client, token, session, address } = await node.up();
+      end(client);
+      await untilAsync(async () => (await node.sessions.get(session.id))?.state === state);
+      const again = await (await node.client()).connect(token);
+      assert.equal(again.status, status);
+      if (status === 200) assert.equal(header(again.headers, 'X-CSTP-Address'), address);
+    }
+  });
+
+  it('tells the client when its session is ended from outside, and parks it at a disconnect', async () => {
+    await using node = await start();
+    const first = await node.up();
+    await node.sessions.end(first.session.id, 'terminated');
+    const [bye] = await first.client.frames(1);
+    assert.equal(bye?.type, PACKET.disconnect);
+    assert.equal(bye?.payload.toString('latin1', 1), reasonText('terminated'));
+    await first.client.untilClosed();
+
+    const second = await node.up();
+    assert.equal(await node.tunnels.disconnect([second.session.id, 'unknown'], 'server-disconnect'), 1);
+    assert.equal((await second.client.frames(1))[0]?.type, PACKET.disconnect);
+    assert.equal((await node.sessions.get(second.session.id))?.state, 'parked');
+    assert.equal((await (await node.client()).connect(second.token)).status, 200);
+  });
+
+  it('ends an idle session in the store before it tells the client', async () => {
+    await using node = await start();
+    const { client, session } = await node.up({ grant: { idleTimeoutSeconds: 1 } });
+    const [bye] = await client.frames(1);
+    assert.equal((await node.sessions.get(session.id))?.endReason, 'idle-timeout');
+    assert.equal(bye?.payload.toString('latin1', 1), reasonText('idle-timeout'));
+    await client.untilClosed();
+  });
+
+  it('parks the session of a client that answers no DPD', async () => {
+    await using node = await start();
+    const { client, session } = await node.up({ grant: { dpdSeconds: 1 } });
+    assert.equal((await client.frames(1))[0]?.type, PACKET.dpdRequest);
+    await client.untilClosed(8000);
+    assert.equal((await node.sessions.get(session.id))?.state, 'parked');
+    assert.equal(await node.metric('sallyport_dpd_timeouts_total'), 1);
+  });
+
+  it('parks all sessions at a planned stop and closes without a packet', async () => {
+    await using node = await start();
+    const one = await node.up();
+    const two = await node.up();
+    await node.tunnels.close();
+    assert.deepEqual(await one.client.untilClosed(), Buffer.alloc(0));
+    assert.deepEqual(await two.client.untilClosed(), Buffer.alloc(0));
+    assert.equal((await node.sessions.get(one.session.id))?.state, 'parked');
+    assert.equal((await (await node.client()).connect(one.token)).status, 503);
+  });
+
+  for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+    it(`follows the rotation of STRAP keys and refuses a wrong signature (${version})`, async () => {
+      await using node = await start({ strap: 'strict' });
+      const keys = Array.from({ length: 5 }, () => generateKeyPairSync('ec', { namedCurve: 'P-256' }));
+      const { token } = await node.session({}, { strapKey: spki(keys[0]?.publicKey) });
+      const connect = async (old: number, next: number) => {
+        const client = await node.client(version);
+        const finished = client.tls.getFinished();
+        assert.ok(finished);
+        const nextKey = spki(keys[next]?.publicKey);
+        const message = strapMessage(finished, Buffer.from(nextKey, 'base64'));
+        const signer = keys[old]?.privateKey;
+        assert.ok(signer);
+        const signature = sign('sha256', message, signer).toString('base64');
+        const headers = [`X-AnyConnect-STRAP-Verify: ${signature}`, `X-AnyConnect-STRAP-Pubkey: ${nextKey}`];
+        return (await client.connect(token, headers)).status;
+      };
+      assert.equal(await connect(0, 1), 200);
+      assert.equal(await connect(1, 2), 200);
+      assert.equal(await connect(2, 3), 200);
+      assert.equal(await connect(2, 3), 200, 'the answer before was lost');
+      assert.equal(await connect(4, 4), 401, 'a stranger');
+      assert.equal(await connect(0, 1), 401, 'a key of long ago');
+      assert.equal(await (await node.client(version)).connect(token).then((answer) => answer.status), 401);
+    });
+  }
+
+  it('survives hostile sizes in CONNECT: MTU, cookies', async () => {
+    await using node = await start();
+    for (const value of ['0', '1', '500', '799', '65535', '-1', '1e9', '']) {
+      const { token } = await node.session();
+      const client = await node.client();
+      const answer = await client.connect(token, [`X-CSTP-Base-MTU: ${value}`, `X-CSTP-MTU: ${value}`]);
+      const mtu = Number(header(answer.headers, 'X-CSTP-MTU'));
+      assert.ok(mtu >= 576 && mtu <= 1500, `${value} made ${mtu}`);
+    }
+    const { token } = await node.session();
+    const many = Array.from({ length: 3000 }, (_, n) => `a${n}=b`).join('; ');
+    const client = await node.client();
+    client.write(
+      `CONNECT /CSCOSSLC/tunnel HTTP/1.1\r\nCookie: ${many}; webvpn=${token}; webvpn=other\r\n\r\n`,
+    );
+    assert.equal((await client.answer('head')).status, 200);
+  });
+
+  it('gives out no IPv6 address when the link cannot carry it or the client does not ask', async () => {
+    await using node = await start();
+    const grant = { ipv6Pools: ['fd00:90::/64'] };
+    const ask = async (...headers: string[]) => {
+      const { token } = await node.session(grant);
+      const answer = await (await node.client()).connect(token, headers);
+      return header(answer.headers, 'X-CSTP-Address-IP6');
+    };
+    const full = 'X-CSTP-Full-IPv6-Capability: true';
+    assert.match(await ask(full, 'X-CSTP-Address-Type: IPv6,IPv4', 'X-CSTP-Base-MTU: 1500'), /^fd00:90::/);
+    assert.equal(await ask(full, 'X-CSTP-Address-Type: IPv6,IPv4', 'X-CSTP-Base-MTU: 1200'), '');
+    assert.equal(await ask(full, 'X-CSTP-Address-Type: IPv4', 'X-CSTP-Base-MTU: 1500'), '');
+  });
+
+  async function start(options: WorldOptions = {}) {
+    return new Node(await World.open(certificates, options));
+  }
+});
+
+class Node {
+  readonly #clients: TestClient[] = [];
+
+  constructor(private readonly world: World) {}
+
+  get tunnels() {
+    return this.world.tunnels;
+  }
+  get sessions() {
+    return this.world.sessions;
+  }
+  get device() {
+    return this.world.device;
+  }
+  session(...input: Parameters<World['session']>) {
+    return this.world.session(...input);
+  }
+  metric(line: string) {
+    return this.world.metric(line);
+  }
+
+  async client(version?: 'TLSv1.2' | 'TLSv1.3'): Promise<TestClient> {
+    const client = await TestClient.tls(this.world.port, version ? { version } : {});
+    this.#clients.push(client);
+    return client;
+  }
+
+  /** A client with a tunnel. */
+  async up(options: { version?: 'TLSv1.2' | 'TLSv1.3'; grant?: Parameters<World['session']>[0] } = {}) {
+    const { token, session } = await this.world.session(options.grant);
+    const client = await this.client(options.version);
+    const answer = await client.connect(token);
+    assert.equal(answer.status, 200);
+    return { client, token, session, address: header(answer.headers, 'X-CSTP-Address') };
+  }
+
+  /** Most bytes that wait for one client. */
+  pending(): number {
+    return this.world.pendingBytes();
+  }
+
+  async [Symbol.asyncDispose]() {
+    for (const client of this.#clients) client.destroy();
+    await this.world.close();
+  }
+}
+
+function header(headers: readonly [string, string][], name: string): string {
+  return headers.find(([key]) => key === name)?.[1] ?? '';
+}
+
+/** X-CSTP headers whose parts do not begin with a capital letter: openconnect would not see them. */
+function spelledWrong(headers: readonly [string, string][]): string[] {
+  return headers.map(([name]) => name).filter((name) => !/^X-CSTP(-[A-Z][A-Za-z0-9]*)+$/.test(name));
+}
+
+function ipv4(from: string, to: string, length: number): Buffer {
+  const packet = Buffer.alloc(length);
+  packet[0] = 0x45;
+  packet.writeUInt16BE(length, 2);
+  packet[8] = 64;
+  packet[9] = 17;
+  packet.set(from.split('.').map(Number), 12);
+  packet.set(to.split('.').map(Number), 16);
+  return packet;
+}
+
+function spki(key: KeyObject | undefined): string {
+  return key?.export({ type: 'spki', format: 'der' }).toString('base64') ?? '';
+}
+
+function until(condition: () => boolean): Promise<void> {
+  return untilAsync(async () => condition());
+}
+
+async function untilAsync(condition: () => Promise<boolean>): Promise<void> {
+  const end = Date.now() + 5000;
+  while (!(await condition())) {
+    if (Date.now() > end) assert.fail('did not happen in time');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}

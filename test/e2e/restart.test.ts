@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { after, afterEach, beforeEach, test } from 'node:test';
+import { ALICE, eventually, header, World, type Openconnect } from '../harness/index.ts';
+
+const world = await World.open();
+after(() => world.close());
+let client: Openconnect;
+let address: string;
+let posts: number;
+
+beforeEach(async () => {
+  client = await world.connected(ALICE);
+  address = client.tunnel?.ipv4 ?? '';
+  posts = client.posts;
+  assert.equal(await world.lab.ping(world.lab.lanIpv4), 3);
+});
+afterEach(() => client.stop());
+
+test('row 21: a reset TCP connection is continued at once with the same address', async () => {
+  const { lab } = world;
+  const rule =
+    'table inet cut { chain out { type filter hook output priority 0; tcp dport 443 limit rate 1/minute burst 1 packets reject with tcp reset; }; }';
+  await lab.exec(lab.client(), ['nft', '-f', '-'], { input: rule });
+  await lab.ping(lab.lanIpv4, { count: 2 });
+  await lab.exec(lab.client(), ['nft', 'delete', 'table', 'inet', 'cut']);
+  await client.whenConnects(2);
+  await assertBack();
+});
+
+test('row 21: kill -9 of the gateway and a new start: the client is back by itself, same address, no password', async () => {
+  const parked = await world.loggedIn();
+  await world.gateway.kill();
+  await world.gateway.start();
+  await client.whenConnects(2, RETURN_MS);
+  await assertBack();
+  const { answer, tls } = await parked.connect();
+  assert.equal(answer.status, 200, 'a login that had no tunnel yet survives too');
+  tls.close();
+});
+
+test('row 21: a planned stop and start: no DISCONNECT, the client is back by itself, same address, no password', async () => {
+  const scripted = await (await world.loggedIn()).connect();
+  assert.equal(await world.gateway.stop(), 0);
+  await scripted.channel.whenClosed();
+  assert.deepEqual(
+    scripted.channel.frames.filter((one) => one.type === 5 || one.type === 9),
+    [],
+  );
+  await world.gateway.start();
+  await client.whenConnects(2, RETURN_MS);
+  await assertBack();
+});
+
+test('a token that was ended stays dead over kill -9 and a new start', async () => {
+  const ended = await world.loggedIn();
+  const tunnel = await ended.connect();
+  const before = header(tunnel.answer, 'X-CSTP-Address');
+  tunnel.channel.bye(0xb0);
+  await tunnel.channel.whenClosed();
+  // The journal is synced in batches.
+  await eventually('synced', async () => (await world.gateway.users()).length === 1);
+  await new Promise((resolve) => setTimeout(resolve, JOURNAL_MS));
+  await world.gateway.kill();
+  await world.gateway.start();
+  const { answer } = await ended.connect();
+  assert.equal(answer.status, 401, `was ${before}`);
+  await client.whenConnects(2, RETURN_MS);
+});
+
+async function assertBack(): Promise<void> {
+  assert.ok(client.alive);
+  await eventually(
+    'ping comes through',
+    async () => (await world.lab.ping(world.lab.lanIpv4, { count: 1 })) === 1,
+  );
+  assert.equal(client.posts, posts, 'no new login');
+  const shown = await world.gateway.users();
+  assert.deepEqual(
+    shown.filter((user) => user['IPv4'] === address).map((user) => user['Username']),
+    [ALICE.name],
+  );
+}
+
+/** openconnect waits 10 s when its first try is refused. */
+const RETURN_MS = 30_000;
+const JOURNAL_MS = 500;
