@@ -47,9 +47,9 @@ before(async () => {
   inProcess = fake.auth;
   seen = [];
   const { flow } = fake.parts;
-  const { begin, reply } = flow;
-  flow.begin = (request) => (seen.push(request), begin.call(flow, request));
-  flow.reply = (request) => (seen.push(request), reply.call(flow, request));
+  const [begin, reply] = [flow.begin.bind(flow), flow.reply.bind(flow)];
+  flow.begin = (request) => (seen.push(request), begin(request));
+  flow.reply = (request) => (seen.push(request), reply(request));
 
   const dir = await mkdtemp(join(tmpdir(), 'sallyport-grpc-'));
   const url = `unix:${join(dir, 'auth.sock')}`;

@@ -36,6 +36,7 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
   const { settings, sessions, log, events, metrics, now = Date.now } = options;
   const directory = await Directory.open({
     file: settings().usersFile,
+    required: () => Object.values(settings().profiles).some((profile) => profile.methods.includes('local')),
     sessions,
     log,
     mayEnter: (profile, groups) => mayEnter(settings(), profile, groups).ok,

@@ -46,6 +46,27 @@ test('a file that becomes bad or vanishes changes nothing, until it is good agai
   assert.equal((await sessions.list()).length, 3);
 });
 
+test('without a profile for passwords the file may be missing, and is read when it comes', async (t) => {
+  const settings = { profiles: { staff: fakeProfile('staff', { methods: ['certificate'] }) } };
+  const fake = await started(t, { settings, users: '' });
+  await rm(fake.usersFile);
+  const log = createLog({ name: 'auth', level: 'silent' });
+  const { state, sessions, events } = fake;
+  const open = () =>
+    openAuth({ settings: () => state.settings, sessions, events, metrics: new Metrics(), log });
+  const auth = await open();
+  t.after(() => auth.close());
+  await auth.directory.reload();
+  await auth.directory.apply({ verb: 'add', name: 'alice', groups: [], password: PASSWORD });
+  assert.equal(auth.directory.list().length, 1);
+
+  await rm(fake.usersFile);
+  await assert.rejects(auth.directory.reload(), UsersFileError);
+  assert.equal(auth.directory.list().length, 1);
+  state.settings = { ...state.settings, profiles: { staff: fakeProfile('staff') } };
+  await assert.rejects(open(), UsersFileError);
+});
+
 test('sessions that a restart brought back end if their users were locked or deleted meanwhile', async (t) => {
   const users = (await line('alice', '*')) + (await line('bob', '*')) + (await line('carl', '*'));
   const fake = await started(t, { users });
@@ -70,7 +91,7 @@ test('sessions that a restart brought back end if their users were locked or del
 test('a store that does not answer is asked again: the lock holds at once, the session ends later', async (t) => {
   const { auth, parts, sessions } = await started(t);
   const id = await loggedIn(auth, 'alice');
-  const { endOfUser } = sessions;
+  const endOfUser = sessions.endOfUser.bind(sessions);
   sessions.endOfUser = () => Promise.reject(new StoreUnavailable('away'));
   await assert.rejects(parts.directory.apply({ verb: 'lock', name: 'alice' }), StoreUnavailable);
   assert.equal(parts.directory.find('alice')?.locked, true);

@@ -6,6 +6,7 @@ import { costOf, hashProblem, hashPassword, passwordProblem, type HashRecipe } f
 import {
   changeUsersFile,
   readUsers,
+  type ParsedUsers,
   UserChangeRefused,
   usersFileStamp,
   type UserChange,
@@ -21,6 +22,8 @@ import {
 export interface DirectoryParts {
   /** Path of the users-file; '' = there is none, and nobody is known. */
   file: string;
+  /** Does some profile need it? Where only certificates count it may be missing. */
+  required: () => boolean;
   sessions: Pick<Sessions, 'endOfUser' | 'list' | 'end'>;
   log: Log;
   /** May a user with these groups (still) be in this profile? Asked when his groups change. */
@@ -60,7 +63,7 @@ export class Directory {
   static async open(parts: DirectoryParts): Promise<Directory> {
     const directory = new Directory(parts);
     if (parts.file === '') return directory;
-    const { users, warnings, stamp } = await readUsers(parts.file);
+    const { users, warnings, stamp } = await directory.#fromFile();
     directory.#take(users, stamp, warnings);
     await directory
       .#endLost()
@@ -120,7 +123,7 @@ export class Directory {
   }
 
   async #read(): Promise<void> {
-    const { users, warnings, stamp } = await readUsers(this.#parts.file);
+    const { users, warnings, stamp } = await this.#fromFile();
     const old = this.#users;
     this.#take(users, stamp, warnings);
     for (const [name, before] of old) {
@@ -130,6 +133,14 @@ export class Directory {
     }
     this.#recheck = true;
     await this.#endLost();
+  }
+
+  /** A file that vanishes is an error: it would otherwise look like "all users deleted". */
+  async #fromFile(): Promise<ParsedUsers & { stamp: string }> {
+    const { file, required } = this.#parts;
+    const mayMiss = !required() && this.#users.size === 0;
+    if (mayMiss && (await usersFileStamp(file)) === '') return { users: new Map(), warnings: [], stamp: '' };
+    return readUsers(file);
   }
 
   #take(users: UserTable, stamp: string, warnings: string[]): void {

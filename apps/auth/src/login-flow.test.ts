@@ -83,10 +83,10 @@ test('a hundred replies at once are not a hundred tries', async (t) => {
   const { auth, parts, sessions } = await started(t);
   const form = formOf(await auth.begin(begin()));
   let verified = 0;
-  const { find } = parts.directory;
-  parts.directory.find = function (name) {
+  const find = parts.directory.find.bind(parts.directory);
+  parts.directory.find = (name) => {
     verified += 1;
-    return find.call(this, name);
+    return find(name);
   };
   const answers = await Promise.all(Array.from({ length: 100 }, () => auth.reply(reply(form, WRONG))));
   assert.ok(verified <= 3, `${verified} passwords were looked at`);
@@ -337,10 +337,10 @@ test('lock, new password and deletion end sessions and pending logins', async (t
 
 test('a lock that comes while the session is being made wins', async (t) => {
   const { auth, parts, sessions } = await started(t);
-  const { create } = sessions;
-  sessions.create = async function (input) {
+  const create = sessions.create.bind(sessions);
+  sessions.create = async (input) => {
     await parts.directory.apply({ verb: 'lock', name: 'alice' });
-    return create.call(this, input);
+    return create(input);
   };
   const form = formOf(await auth.begin(begin()));
   assert.deepEqual((await auth.reply(reply(form, RIGHT))).refused?.reason, 'login-failed');

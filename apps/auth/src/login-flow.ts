@@ -93,7 +93,7 @@ export class LoginFlow {
   }
 
   async reply(request: ReplyRequest): Promise<LoginAnswer> {
-    // Old clients post name, password and profile at once, without a form before (protocol.md §2).
+    // Old clients post name, password and profile at once, without a form before (docs/protocol.md §4).
     if (request.loginId === '') return this.#beginAndReply(request, true);
     const handle = parseHandle(request.loginId);
     const login = handle && (await this.#parts.logins.find(handle.id));
@@ -242,9 +242,7 @@ export class LoginFlow {
     const user = login.proven[0]?.user ?? '';
     const groups = this.#parts.directory.find(user)?.groups ?? [];
     const resolved = this.#parts.policies.resolve(settings, login.profile, user, groups);
-    const reason = this.#lostProof(login) ?? (resolved.ok ? undefined : resolved.reason);
-    if (reason || !resolved.ok)
-      return this.#refuseProven(login, user, reason ?? 'policy-unreadable', revision);
+    if (!resolved.ok) return this.#refuseProven(login, user, resolved.reason, revision);
 
     const token = newToken();
     const session = await this.#parts.sessions.create({
@@ -261,7 +259,7 @@ export class LoginFlow {
       },
       strapKey: client.strapKey,
     });
-    // A lock or a new password that came meanwhile has ended this user's sessions, but not yet this one.
+    // A lock or a new password that came since the proof has ended this user's sessions, but perhaps not this one.
     const lost = this.#lostProof(login);
     if (lost) {
       await this.#parts.sessions.end(session.id, lost);
@@ -303,7 +301,7 @@ export class LoginFlow {
 
   /**
    * Methods that need no form go first: a client can be asked for a certificate only before it is shown a form
-   * (protocol.md §2). @returns undefined: a method that is not there.
+   * (docs/protocol.md §4.7). @returns undefined: a method that is not there.
    */
   #inOrder(names: readonly string[]): string[] | undefined {
     const known = names.filter((name) => this.#methods.has(name));

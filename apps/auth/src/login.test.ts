@@ -114,6 +114,15 @@ test('a granted login is confirmed by the same proof of the same user only, and 
   });
 });
 
+test('past its time nothing is verified, in any state', () => {
+  const login = started(1);
+  assert.equal(handleReply(login, 1, LIMITS, login.expiresAt - 1).next, 'verify');
+  for (const state of ['form', 'challenge', 'granted', 'refused'] as const) {
+    const decision = handleReply({ ...login, state }, 1, LIMITS, login.expiresAt);
+    assert.deepEqual(decision, { next: 'refuse', reason: 'login-expired' });
+  }
+});
+
 test('handles go round, and nothing else is one', () => {
   assert.deepEqual(parseHandle(formatHandle(started(1))), { id: START.id, step: 1 });
   for (const text of [

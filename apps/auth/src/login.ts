@@ -21,7 +21,7 @@ import type { MethodResult } from './method.ts';
  *      no try left, another user, policy: no       └─▶ REFUSED
  *
  * Another profile is another login that takes over the tries; past its time a login is forgotten, in any state. Each form has its own handle `ID.STEP`. A reply with the handle of an earlier form is a repeat whose answer got
- * lost (protocol.md §2): it gets the present form and changes nothing. Times are ms since 1970.
+ * lost (docs/protocol.md §4.3): it gets the present form and changes nothing. Times are ms since 1970.
  */
 
 /** In the order of the protocol. */

@@ -2,7 +2,7 @@ import type { Reason } from '@sallyport/protocol';
 import type { ProfileOption, ProfileSettings, Settings } from '@sallyport/cluster';
 
 /*
- * PURE. Which connection profile a login starts with. In this order (protocol.md §3):
+ * PURE. Which connection profile a login starts with. In this order (docs/protocol.md §4):
  *
  *   1. the name in the URL: it must exist, and no list is shown
  *   2. what the client selected: name, or label in any case

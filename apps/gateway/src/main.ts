@@ -83,12 +83,16 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
 
   // 2. store
   const events = new MemoryEventLog();
-  const journal = await sentence(Journal.open(state.journal));
+  const journal = await sentence(
+    Journal.open(state.journal, { onProblem: (problem) => log.error({ problem }, 'journal') }),
+  );
+  closers.push(() => journal.close());
   const sessions = await sentence(
     MemorySessions.open({ journal, events, clock: now, limits: limitsOf(settings()) }),
   );
   closers.push(() => sessions.close());
-  log.info({ parked: await sessions.announce(node) }, 'the session table is there');
+  const parked = await sessions.announce(node);
+  log.info({ parked, tornLines: journal.dropped }, 'the session table is there');
 
   // 3. host
   const { engine, host } = await openHost(settings(), state, closers);

@@ -9,7 +9,7 @@ import { NodeMetrics } from './metrics.ts';
 import { TestClient, type TestAnswer } from './testing/client.ts';
 import { plainStream, silent } from './testing/world.ts';
 
-describe('Edge', () => {
+describe('Edge: requests and answers', () => {
   it('passes a request with its facts and writes the answer as it is spelled', async () => {
     await using edge = await serve();
     const client = await edge.client();
@@ -83,7 +83,9 @@ describe('Edge', () => {
     );
     assert.deepEqual(await client.untilClosed(), Buffer.alloc(0));
   });
+});
 
+describe('Edge: bytes that are no request', () => {
   for (const [what, text] of [
     ['Content-Length: -1', 'POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n'],
     ['Content-Length: +5', 'POST / HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello'],
@@ -149,7 +151,9 @@ describe('Edge', () => {
     }
     assert.equal(edge.connects, 0);
   });
+});
 
+describe('Edge: limits', () => {
   it('takes 20 KiB of headers and 200 KiB of body in small pieces', async () => {
     await using edge = await serve();
     const client = await edge.client();
@@ -243,6 +247,28 @@ describe('Edge', () => {
     assert.equal(second.closed, false);
   });
 
+  it('cuts off a service that does not answer and a client that does not read', async () => {
+    await using edge = await serve({
+      portal: () => new Promise(() => undefined),
+      limits: { upstreamSeconds: 0.3 },
+    });
+    const waiting = await edge.client();
+    waiting.write('GET / HTTP/1.1\r\n\r\n');
+    assert.deepEqual(await waiting.untilClosed(), Buffer.alloc(0));
+
+    const file = new CountingFile(50_000_000);
+    const body = { file, start: 0, length: 50_000_000 };
+    await using other = await serve({
+      portal: async () => ({ status: 200, headers: [], body }),
+      limits: { stalledSeconds: 0.3 },
+    });
+    const stalled = await other.client();
+    stalled.stream.pause();
+    stalled.write('GET / HTTP/1.1\r\n\r\n');
+    await until(() => file.closed === 1);
+    assert.equal(other.size, 0);
+  });
+
   it('lets requests wait for services that load, a bounded number of them for a bounded time', async () => {
     let ready: (portal: Upstream) => void = () => undefined;
     const loaded = new Promise<Upstream>((resolve) => (ready = resolve));
@@ -271,7 +297,9 @@ describe('Edge', () => {
       assert.doesNotMatch(answer.head + answer.body.toString(), /secret/);
     }
   });
+});
 
+describe('Edge: hand-over', () => {
   it('streams a range of a file at the pace of the client and closes the file', async () => {
     const file = new CountingFile(13_000_000);
     await using edge = await serve({

@@ -3,27 +3,20 @@ import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
-import { after, before, describe, it } from 'node:test';
+import { after, describe, it } from 'node:test';
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { TlsListener, type ListenerLimits } from './listener.tls.ts';
 import type { ClientStream, HostCertificates } from './listener.ts';
 import { TestCertificates, type KeyFiles } from './testing/certificates.ts';
 import { silent } from './testing/world.ts';
 
-describe('TlsListener', () => {
-  let files: TestCertificates;
-  let rsa: KeyFiles;
-  let ecdsa: KeyFiles;
-  let other: KeyFiles;
+const files = new TestCertificates();
+const rsa = files.selfSigned('rsa', 'rsa');
+const ecdsa = files.selfSigned('ecdsa', 'ec');
+const other = files.selfSigned('other', 'ec');
+after(() => files.remove());
 
-  before(() => {
-    files = new TestCertificates();
-    rsa = files.selfSigned('rsa', 'rsa');
-    ecdsa = files.selfSigned('ecdsa', 'ec');
-    other = files.selfSigned('other', 'ec');
-  });
-  after(() => files.remove());
-
+describe('TlsListener: TLS', () => {
   it('presents the certificate that the client can check and says which one it was', async () => {
     await using server = await serve({ '': files.host([rsa, ecdsa]) });
     for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
@@ -131,7 +124,9 @@ describe('TlsListener', () => {
       assert.deepEqual(stream.exportKey(label, 32), exporter.exportKeyingMaterial(32, label));
     }
   });
+});
 
+describe('TlsListener: connections', () => {
   it('takes a ClientHello that comes byte by byte', async () => {
     await using server = await serve({ '': files.host([ecdsa]) });
     const hello = await clientHello();
@@ -141,7 +136,7 @@ describe('TlsListener', () => {
       socket.write(Buffer.from([byte]));
       await new Promise((resolve) => setImmediate(resolve));
     }
-    const [answer] = await once(socket, 'data');
+    const [answer] = (await once(socket, 'data')) as [Buffer];
     assert.equal(answer[0], 22);
     socket.destroy();
   });

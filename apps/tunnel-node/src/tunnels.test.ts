@@ -1,22 +1,21 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
-import { before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { StoreUnavailable, type MemorySessions, type Sessions } from '@sallyport/cluster';
 import { BYE, encodeFrame, PACKET, reasonText, strapMessage } from '@sallyport/protocol';
 import { HIGH_WATER_BYTES, type ListenerCertificates } from './listener.ts';
 import { TestCertificates } from './testing/certificates.ts';
 import { TestClient } from './testing/client.ts';
 import { World, type WorldOptions } from './testing/world.ts';
+import { CONTROL_HIGH_WATER_BYTES } from './tunnel.ts';
 
-describe('Tunnels', () => {
-  let certificates: ListenerCertificates;
+const files = new TestCertificates();
+const certificates: ListenerCertificates = {
+  hosts: new Map([['', files.host([files.selfSigned('gw', 'ec')])]]),
+};
+files.remove();
 
-  before(() => {
-    const files = new TestCertificates();
-    certificates = { hosts: new Map([['', files.host([files.selfSigned('gw', 'ec')])]]) };
-    files.remove();
-  });
-
+describe('Tunnels: packets', () => {
   it('answers CONNECT and carries packets both ways', async () => {
     await using node = await start();
     const { token, session } = await node.session();
@@ -40,6 +39,8 @@ describe('Tunnels', () => {
     const [frame] = await client.frames(1);
     assert.deepEqual(frame, { type: PACKET.data, payload: incoming });
 
+    assert.equal(await node.metric('sallyport_sessions{transport="tls"}'), 1);
+    assert.equal(await node.metric('sallyport_tls_handshakes{result="ok"}'), 1);
     const [info] = await node.tunnels.tunnels();
     assert.equal(info?.sessionId, session.id);
     assert.equal(info?.ipv4, address);
@@ -116,6 +117,20 @@ describe('Tunnels', () => {
     assert.equal(node.tunnels.size, 1);
   });
 
+  it('bounds the answers that wait for a client that asks and does not read', async () => {
+    await using node = await start();
+    const { client } = await node.up();
+    client.stream.pause();
+    const question = encodeFrame(PACKET.dpdRequest, Buffer.alloc(16_000));
+    const flood = 'sallyport_tunnel_drops_total{reason="control-flood"}';
+    for (let n = 0; n < 60 && (await node.metric(flood)) === 0; n += 1) {
+      for (let i = 0; i < 100; i += 1) client.write(question);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    assert.ok((await node.metric(flood)) > 0);
+    assert.ok(node.pending() <= CONTROL_HIGH_WATER_BYTES + question.length);
+  });
+
   for (const [what, bytes] of [
     ['bytes that are no CSTP', Buffer.from('GET / HTTP/1.1\r\n\r\n')],
     ['a compressed packet', encodeFrame(8, Buffer.from('x'))],
@@ -130,22 +145,18 @@ describe('Tunnels', () => {
       assert.equal(await node.metric('sallyport_tunnel_ends_total{reason="protocol-error"}'), 1);
     });
   }
+});
 
+describe('Tunnels: CONNECT', () => {
   it('says 401 to who must log in again and 503 with the reason to who may come back', async () => {
     let store: 'up' | 'down' = 'up';
-    const failing = (sessions: MemorySessions): Sessions =>
-      Object.create(sessions, {
-        find: {
-          value: (hash: string) => {
-            if (store === 'down') throw new StoreUnavailable('away');
-            return sessions.find(hash);
-          },
-        },
-        claim: { value: sessions.claim.bind(sessions) },
-        notices: { value: sessions.notices.bind(sessions) },
-        park: { value: sessions.park.bind(sessions) },
-      }) as Sessions;
-    await using node = await start({ store: failing });
+    const find = (sessions: MemorySessions, hash: string) => {
+      if (store === 'down') return Promise.reject(new StoreUnavailable('away'));
+      return sessions.find(hash);
+    };
+    await using node = await start({
+      store: (sessions) => between(sessions, { find: (hash) => find(sessions, hash) }),
+    });
     const refusal = async (token: string) => {
       const client = await node.client();
       const { status, headers } = await client.connect(token);
@@ -168,6 +179,53 @@ describe('Tunnels', () => {
     assert.equal(node.tunnels.size, 1);
   });
 
+  it('lets a bounded number of CONNECTs wait for the store', async () => {
+    let open: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => (open = resolve));
+    const find = async (sessions: MemorySessions, hash: string) => {
+      await gate;
+      return sessions.find(hash);
+    };
+    await using node = await start({
+      connectsAtOnce: 1,
+      store: (sessions) => between(sessions, { find: (hash) => find(sessions, hash) }),
+    });
+    const { token } = await node.session();
+    const waiting = (await node.client()).connect(token);
+    const refused = await (await node.client()).connect(token);
+    assert.deepEqual(
+      [refused.status, header(refused.headers, 'X-Reason')],
+      [503, reasonText('connect-rate')],
+    );
+    open();
+    assert.equal((await waiting).status, 200);
+  });
+
+  it('serves no tunnel for a lease that was lost before it could be attached', async () => {
+    const claim: Sessions['claim'] = async () => assert.fail('set below');
+    const calls = { claim };
+    await using node = await start({
+      store: (sessions) => {
+        calls.claim = async (request) => {
+          const mine = await sessions.claim(request);
+          await sessions.claim({
+            ...request,
+            node: { name: 'n2', incarnation: 'x' },
+            connectionId: 'another',
+          });
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          return mine;
+        };
+        return between(sessions, { claim: (request) => calls.claim(request) });
+      },
+    });
+    const { token, session } = await node.session();
+    const client = await node.client();
+    await assert.rejects(client.connect(token), /ended after ""/);
+    assert.equal(node.tunnels.size, 0);
+    assert.equal((await node.sessions.get(session.id))?.lease?.name, 'n2');
+  });
+
   it('refuses CONNECT to anything but the tunnel', async () => {
     await using node = await start();
     const client = await node.client();
@@ -175,7 +233,9 @@ describe('Tunnels', () => {
     assert.equal((await client.answer()).status, 404);
     await client.untilClosed();
   });
+});
 
+describe('Tunnels: life', () => {
   it('closes the old connection of a session without a packet, and a late BYE there changes nothing', async () => {
     await using node = await start();
     const { client: old, token, address, session } = await node.up();
@@ -233,6 +293,39 @@ describe('Tunnels', () => {
     await client.untilClosed();
   });
 
+  it('tells the store later what it could not hear', async () => {
+    let failures = 1;
+    const park: (sessions: MemorySessions) => Sessions['park'] =
+      (sessions) =>
+      async (...request) => {
+        if (failures-- > 0) throw new StoreUnavailable('away');
+        return sessions.park(...request);
+      };
+    await using node = await start({ store: (sessions) => between(sessions, { park: park(sessions) }) });
+    const { client, session } = await node.up();
+    client.destroy();
+    await until(() => failures === 0);
+    assert.equal((await node.sessions.get(session.id))?.state, 'up');
+    await untilAsync(async () => (await node.sessions.get(session.id))?.state === 'parked');
+  });
+
+  it('checkpoints usage each minute', async () => {
+    const marks: bigint[] = [];
+    const checkpoint: Sessions['checkpoint'] = async (_id, _lease, usage) => {
+      marks.push(usage.rxBytes);
+      return true;
+    };
+    await using node = await start({
+      checkpointSeconds: 1,
+      store: (sessions) => between(sessions, { checkpoint }),
+    });
+    const { client, address } = await node.up();
+    client.send(PACKET.data, ipv4(address, '10.1.2.3', 100));
+    await until(() => marks.length > 0);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    assert.deepEqual(marks, [100n], 'nothing moved since');
+  });
+
   it('parks the session of a client that answers no DPD', async () => {
     await using node = await start();
     const { client, session } = await node.up({ grant: { dpdSeconds: 1 } });
@@ -252,7 +345,9 @@ describe('Tunnels', () => {
     assert.equal((await node.sessions.get(one.session.id))?.state, 'parked');
     assert.equal((await (await node.client()).connect(one.token)).status, 503);
   });
+});
 
+describe('Tunnels: what clients say', () => {
   for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
     it(`follows the rotation of STRAP keys and refuses a wrong signature (${version})`, async () => {
       await using node = await start({ strap: 'strict' });
@@ -311,11 +406,23 @@ describe('Tunnels', () => {
     assert.equal(await ask(full, 'X-CSTP-Address-Type: IPv6,IPv4', 'X-CSTP-Base-MTU: 1200'), '');
     assert.equal(await ask(full, 'X-CSTP-Address-Type: IPv4', 'X-CSTP-Base-MTU: 1500'), '');
   });
-
-  async function start(options: WorldOptions = {}) {
-    return new Node(await World.open(certificates, options));
-  }
 });
+
+async function start(options: WorldOptions = {}) {
+  return new Node(await World.open(certificates, options));
+}
+
+/** The store with some calls replaced. */
+function between(sessions: MemorySessions, calls: Partial<Sessions>): Sessions {
+  return new Proxy<Sessions>(sessions, {
+    get(_target, name) {
+      const given: unknown = Reflect.get(calls, name);
+      if (given !== undefined) return given;
+      const own: unknown = Reflect.get(sessions, name, sessions);
+      return typeof own === 'function' ? own.bind(sessions) : own;
+    },
+  });
+}
 
 class Node {
   readonly #clients: TestClient[] = [];

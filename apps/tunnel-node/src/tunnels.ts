@@ -29,7 +29,6 @@ import {
 import type { Engine } from '@sallyport/engine';
 import {
   connectAnswer,
-  identifyClient,
   parseConnect,
   ProtocolError,
   reasonText,
@@ -54,6 +53,10 @@ export interface TunnelsOptions {
   sessions: Sessions;
   engine: Engine;
   strap: StrapMode;
+  /** CONNECTs that may wait for the store at once. */
+  connectsAtOnce?: number;
+  /** How often usage and last activity are written to the store. */
+  checkpointSeconds?: number;
   metrics: NodeMetrics;
   log: Log;
 }
@@ -116,7 +119,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   /** @returns label for the metric: `ok`, `resumed` or the reason of the refusal. */
   async #open(stream: ClientStream, head: ConnectHead): Promise<string> {
     if (this.#closing) return this.#refuse(stream, 'server-shutdown');
-    if (this.#opening > CONNECTS_AT_ONCE) return this.#refuse(stream, 'connect-rate');
+    if (this.#opening > (this.#options.connectsAtOnce ?? CONNECTS_AT_ONCE))
+      return this.#refuse(stream, 'connect-rate');
     // 1. parse
     const request = parseConnect(head.target, head.rawHeaders);
     if (request.token === '') return this.#refuse(stream, 'token-missing');
@@ -203,7 +207,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       mtuBytes,
       baseMtuBytes: mtu.baseMtuBytes,
       fullIpv6: request.fullIpv6,
-      client: traitsOf(request),
+      client: request.client,
       gatewayName: this.#options.gatewayName,
       sessionRemainingSeconds,
     });
@@ -342,10 +346,11 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   #handleTick(): void {
     const now = this.now();
     this.#ticks += 1;
+    const period = this.#options.checkpointSeconds ?? CHECKPOINT_SECONDS;
     for (const tunnel of this.#byId.values()) {
       tunnel.handleTick(now);
-      // A sixtieth of the tunnels each second, so that no second writes all of them.
-      if (tunnel.id % CHECKPOINT_SECONDS === this.#ticks % CHECKPOINT_SECONDS) this.#checkpoint(tunnel);
+      // In slices, so that no second writes all of them.
+      if (tunnel.id % period === this.#ticks % period) this.#checkpoint(tunnel);
     }
     for (const [stream, since] of this.#leaving) {
       if (now - since < LINGER_SECONDS * 1000) break;
@@ -443,16 +448,6 @@ function remainingSeconds(session: Session): number {
   return Math.max(1, Math.round(limit - age));
 }
 
-/** Cisco's own families read some headers that others do not. docs/protocol.md §12 */
-function traitsOf(request: ConnectRequest): { anyconnect: boolean; mobile: boolean; apple: boolean } {
-  const { family, quirks } = identifyClient({
-    'user-agent': request.userAgent,
-    ...(request.platform !== '' && { 'x-anyconnect-identifier-platform': request.platform }),
-  });
-  const anyconnect = family === 'anyconnect' || family === 'anyconnect-ios' || family === 'secure-client';
-  return { anyconnect, mobile: request.mobile, apple: quirks.needsIpv6Route };
-}
-
 /** These are final: the client must log in again. Everything else is 503: come back with the same token (C1). */
 const LOG_IN_AGAIN: ReadonlySet<Reason> = new Set<Reason>([
   'token-missing',
@@ -473,13 +468,12 @@ const LOG_IN_AGAIN: ReadonlySet<Reason> = new Set<Reason>([
 ]);
 
 const TICK_MS = 1000;
-const CHECKPOINT_SECONDS = 60;
+export const CHECKPOINT_SECONDS = 60;
 /** How long a connection that was told to end may stay open. */
 const LINGER_SECONDS = 5;
 /** Longer than any claim may take (C2). */
 const RELEASED_SECONDS = 120;
 const CLOSE_MS = 1000;
-/** CONNECTs that wait for the store at once. */
 export const CONNECTS_AT_ONCE = 2048;
 /** Characters; ours have 43. */
 export const MAX_TOKEN_LENGTH = 512;

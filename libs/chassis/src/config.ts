@@ -291,7 +291,7 @@ class DocumentReader {
       return {};
     }
     const root = this.#parse();
-    if (root === undefined || root === null) return {};
+    if (!root || (isScalar(root) && root.value === null)) return {};
     return this.#map(root, this.#keys, GLOBAL_SCOPE, []);
   }
 

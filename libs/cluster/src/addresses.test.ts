@@ -125,7 +125,7 @@ describe('choice', () => {
   it('keeps prefixes of different lengths from overlapping', () => {
     const wide = { ipv4Pools: [], ipv6Pools: ['fd00::/62'], ipv6SubnetPrefix: 64 };
     const single = { ipv4Pools: [], ipv6Pools: ['fd00:0:0:1::/64'], ipv6SubnetPrefix: 128 };
-    const book = new Book(wide);
+    const book = new Book(wide, (limit) => (limit > 3n ? 5n : 0n)); // the first draw is the covered prefix
     const inside = book.must('a', single);
     const prefixes = [book.must('b').addresses.ipv6, book.must('c').addresses.ipv6];
     assert.deepEqual(prefixes.sort(), ['fd00:0:0:2::1', 'fd00:0:0:3::1']);

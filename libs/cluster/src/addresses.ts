@@ -257,9 +257,10 @@ class AddressSpace {
       if (free(block)) return block;
     }
     // Nearly full: from a random place on. As many steps as there are busy blocks, and one more, must find a free one
-    // (unless larger blocks of another prefix length cover them).
+    // (except under a taken block that is larger; there the draws are the search).
     const start = this.#random(pool.size);
-    const busy = BigInt(pool.used + pool.resting);
+    let busy = BigInt(pool.used + pool.resting);
+    for (const [length, taken] of this.#taken) if (length > pool.length) busy += BigInt(taken.size);
     for (let step = 0n; step < pool.size && step <= busy; step++) {
       const block = pool.first + ((start + step) % pool.size);
       if (free(block)) return block;
@@ -279,6 +280,7 @@ class AddressSpace {
   }
 
   #isFree(block: bigint, length: number): boolean {
+    this.#ofLength(length); // counts what lies inside blocks of this length, from now on
     for (const [other, taken] of this.#taken) {
       if (other <= length && taken.has(block >> BigInt(length - other))) return false;
     }

@@ -25,6 +25,18 @@ describe('the event log in memory', () => {
     assert.deepEqual(log.recent(0), []);
   });
 
+  it('keeps no counters, but delivers them', async () => {
+    const log = new MemoryEventLog();
+    const heard: Fact[] = [];
+    log.follow((next) => heard.push(next));
+    const usage = { activeAt: 1n, rxBytes: 1n, txBytes: 1n };
+    const stats: Fact = { v: 1, type: 'stats', sessionId: 's', epoch: 1n, n: 3, at: 1n, ...usage };
+    log.append([fact(1), stats]);
+    await turn();
+    assert.deepEqual(heard, [fact(1), stats]);
+    assert.deepEqual(log.recent(9), [fact(1)]);
+  });
+
   it('keeps a bounded number', () => {
     const log = new MemoryEventLog();
     log.append(facts(0, FACTS_KEPT + 10));

@@ -1,7 +1,8 @@
 import type { EventLog, Fact } from './events.ts';
 
 /**
- * The facts of one process, the last ones kept. Followers are called in order, each from its own queue, never inside
+ * The facts of one process, the last ones kept (without `stats`: every session's counters each minute would push out
+ * what an operator looks for; followers get them). Followers are called in order, each from its own queue, never inside
  * `append`: a follower that throws is dropped from that fact on, one that falls behind loses the oldest facts.
  */
 export class MemoryEventLog implements EventLog {
@@ -19,6 +20,7 @@ export class MemoryEventLog implements EventLog {
 
   append(facts: readonly Fact[]): void {
     for (const fact of facts) {
+      if (fact.type === 'stats') continue;
       this.#ring[this.#next] = fact;
       this.#next = (this.#next + 1) % this.#kept;
     }

@@ -43,7 +43,7 @@ export function decodeEvent(text: string): SessionEvent {
 }
 
 /** @throws MalformedLine, NewerVersion */
-export function decodeLine(text: string): Entry {
+export function decodeLine(text: string, checked = new Checked()): Entry {
   const line = Fields.parse(text);
   const v = line.count('v');
   const type = line.text('type');
@@ -51,14 +51,20 @@ export function decodeLine(text: string): Entry {
   if (v < 1) throw new MalformedLine(`v: ${v} is no version`);
   switch (type) {
     case 'record':
-      return { type, record: record(line, v) };
+      return { type, record: record(line, v, checked) };
     case 'hint':
       return { type, hint: hint(line) };
     case 'alive':
       return { type, at: line.whole('at') };
     default:
-      return { type: 'event', event: event(line, v, type) };
+      return { type: 'event', event: event(line, v, type, checked) };
   }
+}
+
+/** Grants that were read before: most lines repeat one, and checking costs more than comparing. */
+export class Checked {
+  readonly grants = new Seen(grant);
+  readonly origins = new Seen(origins);
 }
 
 /** What is wrong with a line, without its data. */
@@ -73,7 +79,7 @@ export class MalformedLine extends Error {
   }
 }
 
-function event(line: Fields, v: number, type: string): SessionEvent {
+function event(line: Fields, v: number, type: string, checked: Checked): SessionEvent {
   const head = {
     v,
     sessionId: line.text('sessionId'),
@@ -86,7 +92,7 @@ function event(line: Fields, v: number, type: string): SessionEvent {
       return {
         ...head,
         type,
-        ...owner(line),
+        ...owner(line, checked),
         client: client(line.object('client')),
         strapKeys: line.texts('strapKeys'),
       };
@@ -111,12 +117,12 @@ function event(line: Fields, v: number, type: string): SessionEvent {
   }
 }
 
-function record(line: Fields, v: number): Session {
+function record(line: Fields, v: number, checked: Checked): Session {
   const endReason = line.text('endReason');
   return {
     v,
     id: line.text('id'),
-    ...owner(line),
+    ...owner(line, checked),
     client: client(line.object('client')),
     state: state(line.text('state')),
     lease: line.has('lease') ? lease(line.object('lease')) : undefined,
@@ -134,13 +140,13 @@ function record(line: Fields, v: number): Session {
   };
 }
 
-function owner(line: Fields) {
+function owner(line: Fields, checked: Checked) {
   return {
     tokenHash: line.text('tokenHash'),
     user: line.text('user'),
     profile: line.text('profile'),
-    grant: grant(line.object('grant')),
-    origins: origins(line.object('origins')),
+    grant: checked.grants.of(line.object('grant')),
+    origins: checked.origins.of(line.object('origins')),
   };
 }
 
@@ -288,15 +294,36 @@ function bigintAsText(_key: string, value: unknown): unknown {
   return typeof value === 'bigint' ? value.toString() : value;
 }
 
+class Seen<T> {
+  readonly #read: (fields: Fields) => T;
+  readonly #values = new Map<string, T>();
+
+  constructor(read: (fields: Fields) => T) {
+    this.#read = read;
+  }
+
+  of(fields: Fields): T {
+    const { key } = fields;
+    const known = this.#values.get(key);
+    if (known !== undefined) return known;
+    const value = this.#read(fields);
+    if (this.#values.size >= SEEN_LIMIT) this.#values.clear();
+    this.#values.set(key, value);
+    return value;
+  }
+}
+
+const SEEN_LIMIT = 1024;
+
 /** Reads of one object, each checked. */
 class Fields {
-  readonly #values: ReadonlyMap<string, unknown>;
+  readonly #object: object;
 
   private constructor(value: unknown, name: string) {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
       throw new MalformedLine(`${name}: must be an object`);
     }
-    this.#values = new Map(Object.entries(value));
+    this.#object = value;
   }
 
   static parse(text: string): Fields {
@@ -309,22 +336,31 @@ class Fields {
     return new Fields(value, 'line');
   }
 
+  /** The same for equal objects. */
+  get key(): string {
+    return JSON.stringify(this.#object);
+  }
+
   has(name: string): boolean {
-    return this.#values.has(name);
+    return Object.hasOwn(this.#object, name);
+  }
+
+  #get(name: string): unknown {
+    return this.has(name) ? Reflect.get(this.#object, name) : undefined;
   }
 
   object(name: string): Fields {
-    return new Fields(this.#values.get(name), name);
+    return new Fields(this.#get(name), name);
   }
 
   text(name: string): string {
-    const value = this.#values.get(name);
+    const value = this.#get(name);
     if (typeof value !== 'string') throw new MalformedLine(`${name}: must be text`);
     return value;
   }
 
   texts(name: string): string[] {
-    const value = this.#values.get(name);
+    const value = this.#get(name);
     if (!Array.isArray(value)) throw new MalformedLine(`${name}: must be a list`);
     return value.map((item: unknown) => {
       if (typeof item !== 'string') throw new MalformedLine(`${name}: must be a list of texts`);
@@ -333,13 +369,13 @@ class Fields {
   }
 
   flag(name: string): boolean {
-    const value = this.#values.get(name);
+    const value = this.#get(name);
     if (typeof value !== 'boolean') throw new MalformedLine(`${name}: must be true or false`);
     return value;
   }
 
   count(name: string): number {
-    const value = this.#values.get(name);
+    const value = this.#get(name);
     if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) {
       throw new MalformedLine(`${name}: must be a whole number`);
     }
@@ -347,7 +383,7 @@ class Fields {
   }
 
   whole(name: string): bigint {
-    const value = this.#values.get(name);
+    const value = this.#get(name);
     if (typeof value !== 'string' || !WHOLE.test(value)) throw new MalformedLine(`${name}: must be digits`);
     return BigInt(value);
   }

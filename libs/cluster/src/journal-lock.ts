@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { link, readFile, readlink, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises';
+import { link, readdir, readFile, readlink, stat, unlink, utimes, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -16,39 +16,42 @@ export class JournalError extends Error {
  * One writer per folder. The file names its process by pid and start time, so that the lock of a killed process is
  * taken over at once. Where its process cannot be seen (another host or container on a shared volume) the file's time
  * decides: its owner touches it about once a second.
+ *
+ * Locks are numbered, and a stale one is never replaced: its successor takes the next number, which only one can
+ * create, and removes it afterwards. So of several that find a stale lock one gets in.
  */
 export class JournalLock {
   readonly #path: string;
-  readonly #text: string;
   #touchedAt = 0;
 
-  private constructor(path: string, text: string) {
+  private constructor(path: string) {
     this.#path = path;
-    this.#text = text;
   }
 
   /** @throws JournalError when another process holds it. */
   static async take(folder: string): Promise<JournalLock> {
-    const path = join(folder, 'lock');
     const me = await identity();
-    const text = JSON.stringify(me);
-    const mine = join(folder, `lock.${me.pid}.${randomUUID()}`);
-    await writeFile(mine, text, { mode: 0o600, flag: 'wx' });
+    const mine = join(folder, `claim.${me.pid}.${randomUUID()}`);
+    await writeFile(mine, JSON.stringify(me), { mode: 0o600, flag: 'wx' });
     try {
       for (let attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
-        if (await linked(mine, path)) return new JournalLock(path, text);
-        const holder = await readFile(path, 'utf8').catch(() => undefined);
-        if (holder === undefined) continue;
-        const pid = await holds(holder, path, me);
-        if (pid !== undefined) {
-          throw new JournalError(`${folder} is in use by another gateway (process ${pid}): stop it first`);
+        const stale = await staleLocks(folder, me, []);
+        const path = join(folder, `${LOCK_PREFIX}${Math.max(0, ...stale) + 1}`);
+        if (!(await linked(mine, path))) continue;
+        try {
+          // A slow one may have got a number that is free again: look once more, now that others see this lock.
+          for (const number of await staleLocks(folder, me, stale, path))
+            await unlink(join(folder, `${LOCK_PREFIX}${number}`));
+          return new JournalLock(path);
+        } catch (error) {
+          await unlink(path).catch(() => undefined);
+          throw error;
         }
-        await removeStale(path, holder, mine);
       }
     } finally {
-      await unlink(mine).catch(() => undefined);
+      await unlink(mine);
     }
-    throw new JournalError(`${path} cannot be taken: it changes again and again`);
+    throw new JournalError(`${folder} cannot be locked: its lock changes again and again`);
   }
 
   /** Shows those who cannot see this process that it lives. Cheap to call often. */
@@ -60,8 +63,7 @@ export class JournalLock {
   }
 
   async release(): Promise<void> {
-    const text = await readFile(this.#path, 'utf8').catch(() => undefined);
-    if (text === this.#text) await unlink(this.#path).catch(() => undefined);
+    await unlink(this.#path).catch(() => undefined);
   }
 }
 
@@ -69,6 +71,8 @@ export class JournalLock {
 export const LOCK_TOUCH_MS = 1000;
 export const LOCK_WATCH_MS = 3500;
 const LOCK_ATTEMPTS = 5;
+const LOCK_PREFIX = 'lock.';
+const LOCK_NAME = /^lock\.\d{1,9}$/;
 
 interface Identity {
   pid: number;
@@ -78,8 +82,6 @@ interface Identity {
   host: string;
   /** The namespace that `pid` counts in. */
   namespace: string;
-  /** Makes every taking of the lock different. */
-  nonce: string;
 }
 
 async function identity(): Promise<Identity> {
@@ -89,14 +91,40 @@ async function identity(): Promise<Identity> {
     boot: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '')).trim(),
     host: hostname(),
     namespace: await readlink('/proc/self/ns/pid').catch(() => ''),
-    nonce: randomUUID(),
   };
 }
 
-/** Field 22 of /proc/PID/stat; the second field, in brackets, may hold anything. */
+/**
+ * Field 22 of /proc/PID/stat; the second field, in brackets, may hold anything. A killed process that nobody has waited
+ * for yet is still listed, as a zombie: it writes no more.
+ * @returns '' = no such process, or dead.
+ */
 async function startOf(pid: number): Promise<string> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-  return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return fields[0] === 'Z' || fields[0] === 'X' ? '' : (fields[19] ?? '');
+}
+
+/** @returns the numbers of locks that nobody holds. @throws JournalError when somebody holds one other than `own`. */
+async function staleLocks(folder: string, me: Identity, known: number[], own = ''): Promise<number[]> {
+  const stale: number[] = [];
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name);
+    if (!LOCK_NAME.test(name) || path === own) continue;
+    const number = Number(name.slice(LOCK_PREFIX.length));
+    if (known.includes(number)) {
+      stale.push(number);
+      continue;
+    }
+    const text = await readFile(path, 'utf8').catch(() => undefined);
+    if (text === undefined) continue; // released meanwhile
+    const pid = await holds(text, path, me);
+    if (pid !== undefined) {
+      throw new JournalError(`${folder} is in use by another gateway (process ${pid}): stop it first`);
+    }
+    stale.push(number);
+  }
+  return stale;
 }
 
 /** @returns the pid of the process that holds the lock, as far as one can tell; undefined = nobody does. */
@@ -124,7 +152,7 @@ async function isTouched(path: string): Promise<boolean> {
   return (await time()) !== before;
 }
 
-function parse(text: string): Omit<Identity, 'nonce'> | undefined {
+function parse(text: string): Identity | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -147,16 +175,4 @@ async function linked(from: string, to: string): Promise<boolean> {
     if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
     throw error;
   }
-}
-
-/** Moves the stale lock away first: of two that try only one gets it, and a lock that is not the stale one goes back. */
-async function removeStale(path: string, stale: string, mine: string): Promise<void> {
-  const aside = `${mine}.stale`;
-  try {
-    await rename(path, aside);
-  } catch {
-    return;
-  }
-  if ((await readFile(aside, 'utf8')) !== stale) await linked(aside, path);
-  await unlink(aside);
 }

@@ -206,7 +206,7 @@ describe('writing', () => {
     disk.hold();
     let done = 0;
     const first = login(sessions, 'a').finally(() => done++);
-    await pause(5);
+    await until(() => disk.held);
     const others = Array.from({ length: 50 }, (_, i) => login(sessions, `u${i}`).finally(() => done++));
     await pause(20);
     assert.equal(done, 0);
@@ -296,7 +296,7 @@ describe('writing', () => {
     const { sessions } = await store({ openFile: disk.open });
     disk.hold();
     const first = login(sessions, 'a');
-    await pause(5);
+    await until(() => disk.held);
     const waiting = Array.from({ length: WAITING_LIMIT }, () => sessions.end('nobody', 'logout'));
     await assert.rejects(sessions.end('nobody', 'logout'), {
       name: 'StoreUnavailable',
@@ -373,7 +373,7 @@ describe('one writer', () => {
 
   it('lets exactly one of several in that find a stale lock', async () => {
     const folder = await newFolder();
-    await writeFile(join(folder, 'lock'), JSON.stringify({ ...(await lockOf(folder)), start: '1' }));
+    await writeFile(join(folder, 'lock.1'), JSON.stringify({ ...(await lockOf(folder)), start: '1' }));
     const tries = await Promise.allSettled(Array.from({ length: 8 }, () => Journal.open(folder)));
     const winners = tries.filter((result) => result.status === 'fulfilled');
     assert.equal(winners.length, 1);
@@ -390,7 +390,7 @@ describe('one writer', () => {
     ].map((lock) => JSON.stringify(lock));
     for (const lock of [...locks, '', '{"pid":']) {
       const folder = await newFolder();
-      await writeFile(join(folder, 'lock'), lock);
+      await writeFile(join(folder, 'lock.1'), lock);
       await (await Journal.open(folder)).close();
     }
   });
@@ -402,9 +402,9 @@ describe('one writer', () => {
       host: `other-${hostname()}`,
     };
     const [living, dead] = [await newFolder(), await newFolder()];
-    for (const folder of [living, dead]) await writeFile(join(folder, 'lock'), JSON.stringify(foreign));
+    for (const folder of [living, dead]) await writeFile(join(folder, 'lock.1'), JSON.stringify(foreign));
     const touching = setInterval(
-      () => void utimes(join(living, 'lock'), new Date(), new Date()),
+      () => void utimes(join(living, 'lock.1'), new Date(), new Date()),
       LOCK_TOUCH_MS,
     );
     const [refused, taken] = await Promise.allSettled([Journal.open(living), Journal.open(dead)]);
@@ -416,11 +416,14 @@ describe('one writer', () => {
 
   it('touches its lock with the sweep', async () => {
     const { sessions, folder } = await store();
-    const path = join(folder, 'lock');
+    const path = join(folder, 'lock.1');
     await utimes(path, 1, 1);
     await sessions.sweep();
-    await pause(20);
-    assert.ok((await stat(path)).mtimeMs > 1_000_000);
+    let touched = 0;
+    await until(() => {
+      void stat(path).then(({ mtimeMs }) => (touched = mtimeMs));
+      return touched > 1_000_000;
+    });
     await sessions.close();
   });
 });
@@ -517,6 +520,15 @@ async function sample(): Promise<{ text: string; clock: TestClock }> {
   return { text, clock };
 }
 
+/** Waits for something that happens soon; a test that waits in vain fails. */
+async function until(reached: () => boolean): Promise<void> {
+  for (let turn = 0; turn < 1000; turn++) {
+    if (reached()) return;
+    await pause(5);
+  }
+  assert.fail('it does not happen');
+}
+
 function login(sessions: MemorySessions, user: string): Promise<Session> {
   return sessions.create(sampleLogin(hashToken(newToken()), user));
 }
@@ -568,7 +580,7 @@ function byId(a: Session, b: Session): number {
 
 async function lockOf(folder: string): Promise<Record<string, unknown>> {
   const journal = await Journal.open(folder);
-  const lock: unknown = JSON.parse(await readFile(join(folder, 'lock'), 'utf8'));
+  const lock: unknown = JSON.parse(await readFile(join(folder, 'lock.1'), 'utf8'));
   await journal.close();
   assert.ok(typeof lock === 'object' && lock !== null);
   return { ...lock };
@@ -581,6 +593,8 @@ class FakeDisk {
   failOpens = 0;
   syncs = 0;
   opened = 0;
+  /** Is a sync waiting? */
+  held = false;
   #gate: Promise<void> = Promise.resolve();
   #release: () => void = () => undefined;
 
@@ -606,7 +620,9 @@ class FakeDisk {
         if (this.room < data.length) throw new Error('no space left on device');
       },
       sync: async () => {
+        this.held = true;
         await this.#gate;
+        this.held = false;
         if (this.failSyncs > 0) {
           this.failSyncs--;
           throw new Error('input/output error');

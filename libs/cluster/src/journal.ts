@@ -12,7 +12,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { chmod, mkdir, open, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Entry } from './journal-lines.ts';
-import { decodeLine, MalformedLine } from './journal-lines.ts';
+import { Checked, decodeLine, MalformedLine } from './journal-lines.ts';
 import { JournalError, JournalLock } from './journal-lock.ts';
 
 export interface JournalOptions {
@@ -101,11 +101,12 @@ export class Journal {
     try {
       let broken: { number: number; error: MalformedLine } | undefined;
       let number = 0;
+      const checked = new Checked();
       for await (const line of linesOf(file, this.#path)) {
         number++;
         if (broken !== undefined) throw this.#refusal(broken.number, broken.error);
         try {
-          take(decodeLine(line));
+          take(decodeLine(line, checked));
         } catch (error) {
           if (!(error instanceof MalformedLine) || !error.torn) throw this.#refusal(number, error);
           broken = { number, error };

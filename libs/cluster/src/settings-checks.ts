@@ -2,7 +2,8 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { access, constants, readFile, stat } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import type { ConfigDocument, Problem } from '@sallyport/chassis';
-import { cidrContains, cidrsOverlap, parseAddress, parseCidr } from './cidr.ts';
+import { gatewayAddress } from './addresses.ts';
+import { cidrContains, cidrsOverlap, formatCidr, parseAddress, parseCidr } from './cidr.ts';
 import type { Cidr } from './cidr.ts';
 import type { PolicyValues, SETTINGS_KEYS, TlsValues } from './settings-keys.ts';
 import type { Settings, TlsSettings } from './settings.ts';
@@ -139,19 +140,20 @@ function checkExplicit(document: SettingsDocument, report: Report): void {
       const { family, value } = address;
       const pool = pools.find((one) => cidrContains(one, { family, first: value, last: value }));
       if (!pool) report(`${key} ${text} lies in no pool`, 'users', user, key);
-      else if (value === pool.first || (family === 'ipv4' && value === pool.last)) {
-        report(
-          `${key} ${text} is the first or last address of its pool, which no client can have`,
-          'users',
-          user,
-          key,
-        );
+      else if (isReserved(pool, value)) {
+        report(`${key} ${text} is the network, broadcast or gateway address of its pool`, 'users', user, key);
       }
       const owner = owners.get(text);
       if (owner !== undefined) report(`${key} ${text} belongs to user ${owner} already`, 'users', user, key);
       owners.set(text, user);
     }
   }
+}
+
+/** What no client gets (addresses.ts). */
+function isReserved(pool: Cidr, value: bigint): boolean {
+  const gateway = parseAddress(gatewayAddress(formatCidr(pool)))?.value;
+  return value === pool.first || value === gateway || (pool.family === 'ipv4' && value === pool.last);
 }
 
 /** Looks at every file that the settings name: there, readable, and certificates that load and fit their keys. */

@@ -50,8 +50,6 @@ groups:
   guests:
     session-timeout: 28800         # seconds
     max-same-clients: 1
-#users:
-#  alice:
-#    explicit-ipv4: 10.90.1.1
+#users: { alice: { explicit-ipv4: 10.90.1.1 } }
 `;
 }

@@ -202,7 +202,7 @@ async function killedGateway(stateDir: string): Promise<void> {
     await prepareHost(${JSON.stringify({ device: 'sphost0', returnPath: 'nat', pools: CONTRACT_POOLS, stateDir })});
     process.kill(process.pid, 'SIGKILL');`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', source], { stdio: 'inherit' });
-  const [, signal]: unknown[] = await once(child, 'exit');
+  const [, signal] = (await once(child, 'exit')) as unknown[];
   assert.equal(signal, 'SIGKILL');
   assert.ok(existsSync(join(stateDir, 'host.json')));
 }

@@ -40,14 +40,18 @@ export async function hostRoutes(): Promise<HostRoute[]> {
 
 async function ipJson(args: readonly string[]): Promise<unknown> {
   const output = await run('ip', ['-json', ...args]);
-  return JSON.parse(output.trim() || '[]') as unknown;
+  return output.trim() === '' ? [] : JSON.parse(output);
 }
 
 function records(value: unknown): Record<string, unknown>[] {
   const items: unknown[] = Array.isArray(value) ? value : [];
-  return items.filter((item): item is Record<string, unknown> => typeof item === 'object' && item !== null);
+  return items.filter(isRecord);
 }
 
 function text(value: unknown): string {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
 }

@@ -1,3 +1,4 @@
+import type { Client } from './client.ts';
 import type { Grant } from './grant.ts';
 import {
   cidrContains,
@@ -20,20 +21,11 @@ export interface ConnectAnswer {
   baseMtuBytes: number;
   /** From the request. */
   fullIpv6: boolean;
-  client: AnswerTraits;
+  client: Client;
   /** Name of the gateway, without software or version. */
   gatewayName: string;
   /** What is left until the session's absolute limit; 0 = no limit. */
   sessionRemainingSeconds: number;
-}
-
-/** What the answer depends on in a client. */
-export interface AnswerTraits {
-  /** Cisco's client: DNS servers over IPv6 in a header of their own, X-CSTP-Post-Auth-XML. */
-  anyconnect: boolean;
-  mobile: boolean;
-  /** Needs a split route to use IPv6 at all. */
-  apple: boolean;
 }
 
 /** Values of the client's device class, for the answer and for the channel alike. Seconds; 0 = off. */
@@ -52,7 +44,8 @@ export interface ChannelTimers {
 }
 
 /**
- * The complete head of the answer, empty line included: write it in one piece, the next byte is CSTP.
+ * The complete head of the answer, empty line included: the next byte is CSTP. With hundreds of routes it is longer than
+ * one TLS record.
  * Names are spelled as openconnect compares them. Nothing in the input can end a line.
  */
 export function connectAnswer(answer: ConnectAnswer): string {
@@ -67,7 +60,7 @@ export function connectAnswer(answer: ConnectAnswer): string {
   lines.add('X-CSTP-Client-Bypass-Protocol', String(answer.grant.clientBypassProtocol));
   lines.add('X-CSTP-Base-MTU', String(answer.baseMtuBytes));
   lines.add('X-CSTP-MTU', String(answer.mtuBytes));
-  if (answer.client.anyconnect && !answer.client.mobile) lines.add('X-CSTP-Post-Auth-XML', POST_AUTH_XML);
+  if (answer.client.quirks.postAuthXml) lines.add('X-CSTP-Post-Auth-XML', POST_AUTH_XML);
   return lines.end();
 }
 
@@ -102,8 +95,7 @@ function addNames(lines: HeaderLines, answer: ConnectAnswer): void {
   for (const server of grant.dns) {
     const family = familyOf(server);
     if (family === 'ipv4') lines.add('X-CSTP-DNS', server);
-    else if (family === 'ipv6' && answer.ipv6 !== '')
-      lines.add(client.anyconnect ? 'X-CSTP-DNS-IP6' : 'X-CSTP-DNS', server);
+    else if (family === 'ipv6' && answer.ipv6 !== '') lines.add(client.quirks.dnsIpv6Header, server);
   }
   for (const server of grant.nbns) if (familyOf(server) === 'ipv4') lines.add('X-CSTP-NBNS', server);
   if (grant.defaultDomain !== '') lines.add('X-CSTP-Default-Domain', grant.defaultDomain);
@@ -123,7 +115,7 @@ function addRoutes(lines: HeaderLines, answer: ConnectAnswer): void {
     }
   }
   for (const cidr of includes) addRoute(lines, answer, 'X-CSTP-Split-Include', cidr);
-  if (client.apple && answer.ipv6 !== '' && grant.routes.length === 0)
+  if (client.quirks.needsIpv6Route && answer.ipv6 !== '' && grant.routes.length === 0)
     lines.add('X-CSTP-Split-Include-IP6', '2000::/3');
   for (const cidr of cidrs(grant.noRoutes)) addRoute(lines, answer, 'X-CSTP-Split-Exclude', cidr);
 }

@@ -1,3 +1,5 @@
+import { identifyClient, type Client } from './client.ts';
+import { parseCookies } from './cookies.ts';
 import { MAX_LINK_MTU_BYTES, MIN_LINK_MTU_BYTES, MIN_TUNNEL_MTU_BYTES } from './mtu.ts';
 import { ProtocolError } from './errors.ts';
 
@@ -7,9 +9,10 @@ export interface ConnectRequest {
   token: string;
   hostname: string;
   userAgent: string;
-  /** `X-AnyConnect-Identifier-Platform`, or `X-AnyConnect-Platform` of older clients. */
+  /** As in `Client`. */
   platform: string;
   mobile: boolean;
+  client: Client;
   /** Link MTU that the client sees; 0 = not given or out of range. */
   baseMtuBytes: number;
   /** Tunnel MTU that the client wants; 0 = not given or out of range. */
@@ -45,18 +48,20 @@ export function parseConnect(target: string, rawHeaders: readonly string[]): Con
     throw new ProtocolError('CONNECT to something other than the tunnel', 404);
   const headers = firstValues(rawHeaders);
   const text = (name: string): string => headers.get(name) ?? '';
+  const client = identifyClient(Object.fromEntries(headers));
   const families = tokens(text('x-cstp-address-type'), ',');
   const secret = text('x-dtls-master-secret');
   return {
-    token: webvpnCookie(text('cookie')),
-    hostname: text('x-cstp-hostname'),
-    userAgent: text('user-agent'),
-    platform: text('x-anyconnect-identifier-platform') || text('x-anyconnect-platform'),
-    mobile: isMobile(text('x-cstp-license'), text('user-agent'), headers),
+    token: parseCookies(text('cookie')).webvpn,
+    hostname: shown(text('x-cstp-hostname')),
+    userAgent: shown(text('user-agent')),
+    platform: client.platform,
+    mobile: client.mobile,
+    client,
     baseMtuBytes: bytesInRange(text('x-cstp-base-mtu'), MIN_LINK_MTU_BYTES, MAX_LINK_MTU_BYTES),
     mtuBytes: bytesInRange(text('x-cstp-mtu'), MIN_TUNNEL_MTU_BYTES, MAX_LINK_MTU_BYTES),
     wantIpv4: families.length === 0 || families.includes('ipv4'),
-    wantIpv6: families.includes('ipv6'),
+    wantIpv6: families.includes('ipv6') && client.quirks.ipv6,
     fullIpv6: text('x-cstp-full-ipv6-capability').toLowerCase() === 'true',
     previousAddresses: allValues(rawHeaders, 'x-cstp-address').slice(0, MAX_PREVIOUS_ADDRESSES),
     strapVerify: text('x-anyconnect-strap-verify'),
@@ -88,18 +93,9 @@ function allValues(rawHeaders: readonly string[], wanted: string): string[] {
   return values;
 }
 
-function webvpnCookie(header: string): string {
-  for (const part of header.split(';')) {
-    const at = part.indexOf('=');
-    if (at > 0 && part.slice(0, at).trim() === 'webvpn') return part.slice(at + 1).trim();
-  }
-  return '';
-}
-
-function isMobile(license: string, userAgent: string, headers: ReadonlyMap<string, string>): boolean {
-  if (license.toLowerCase() === 'mobile' || headers.has('x-anyconnect-identifier-clientversion-mobile'))
-    return true;
-  return /^(cisco )?anyconnect( vpn agent for)? (apple|android)/i.test(userAgent);
+/** For operators: no control characters, not longer than a name may be. */
+function shown(text: string): string {
+  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, '').slice(0, MAX_SHOWN_LENGTH);
 }
 
 /** Digits only: a sign, a fraction, an exponent or a value out of range is as good as nothing (V13). */
@@ -123,3 +119,4 @@ const TUNNEL_TARGETS: readonly string[] = ['/CSCOSSLC/tunnel', 'CSCOSSLC/tunnel'
 const MAX_PREVIOUS_ADDRESSES = 2;
 /** Longest list looked at; OpenSSL builds send some 40 cipher names. */
 const MAX_TOKENS = 128;
+export const MAX_SHOWN_LENGTH = 256;

@@ -20,7 +20,7 @@ import {
   type ListenerCertificates,
   type StreamFacts,
 } from '../listener.ts';
-import { NodeMetrics } from '../metrics.ts';
+import { NodeMetrics, observeNode } from '../metrics.ts';
 import type { StrapMode } from '../strap.ts';
 import { Tunnels } from '../tunnels.ts';
 
@@ -47,6 +47,8 @@ export class World {
       strap: options.strap ?? 'lenient',
       metrics,
       log: silent,
+      ...(options.connectsAtOnce && { connectsAtOnce: options.connectsAtOnce }),
+      ...(options.checkpointSeconds && { checkpointSeconds: options.checkpointSeconds }),
     });
     this.edge = new Edge({
       route: options.route ?? ((target) => (target === '/' ? 'portal' : undefined)),
@@ -63,6 +65,7 @@ export class World {
       log: silent,
       ...(options.listenerLimits && { limits: options.listenerLimits }),
     });
+    observeNode(this.metrics, { listener: this.listener, engine: this.engine, tunnels: this.tunnels });
   }
 
   static async open(certificates: ListenerCertificates, options: WorldOptions = {}): Promise<World> {
@@ -120,6 +123,8 @@ export class World {
 
 export interface WorldOptions {
   strap?: StrapMode;
+  connectsAtOnce?: number;
+  checkpointSeconds?: number;
   route?: (target: string) => UpstreamName | undefined;
   portal?: Upstream;
   edgeLimits?: Partial<EdgeLimits>;

@@ -1,0 +1,631 @@
+import assert from 'node:assert/strict';
+import { chmod, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { after, before, beforeEach, test } from 'node:test';
+import { createLog, StartError } from '@sallyport/chassis';
+import { DEFAULT_GRANT, MemoryEventLog, MemorySessions, hashToken, newToken } from '@sallyport/cluster';
+import type { NodeService, Session, TunnelInfo } from '@sallyport/cluster';
+import type { GrantOrigins } from '@sallyport/protocol';
+import { serveAdmin } from '../admin/serve-admin.ts';
+import type { AdminServer } from '../admin/serve-admin.ts';
+import type { Account, AccountOrder, ReloadResult } from '../admin/ports.ts';
+import { Tally } from '../admin/tally.ts';
+import { columns, duration, bytes } from './occtl-form.ts';
+import { sallyportProgram } from './program.ts';
+
+// Every verb through a real AdminService on a real Unix socket; behind it a real session table and a node in memory.
+
+const NOW = Date.parse('2026-11-24T12:00:00Z');
+
+class FakeNode implements NodeService {
+  list: TunnelInfo[] = [];
+  disconnected: string[] = [];
+  tunnels = async () => this.list;
+  disconnect = async (ids: string[]) => {
+    this.disconnected.push(...ids);
+    return ids.length;
+  };
+}
+
+const world = {
+  folder: '',
+  socket: '',
+  node: new FakeNode(),
+  events: new MemoryEventLog(),
+  accounts: new Map<string, Account>(),
+  orders: [] as AccountOrder[],
+  reload: { applied: true, revision: 'r2', waiting: [], errors: [] } as ReloadResult,
+  stopped: false,
+};
+let sessions: MemorySessions;
+let server: AdminServer;
+const log = createLog({ name: 'test', level: 'silent' });
+
+before(async () => {
+  world.folder = await mkdtemp(join(tmpdir(), 'sallyport-cli-'));
+  world.socket = join(world.folder, 'sallyport.sock');
+  sessions = await MemorySessions.open({ events: world.events });
+  server = await serveAdmin(parts(), world.socket);
+});
+after(async () => {
+  await server.close();
+  await sessions.close();
+  await rm(world.folder, { recursive: true });
+});
+beforeEach(() => {
+  world.node.list = [];
+  world.node.disconnected = [];
+  world.orders = [];
+});
+
+test('the socket is for its owner only', async () => {
+  assert.equal((await stat(world.socket)).mode & 0o777, 0o600);
+});
+
+test('a second gateway on the same socket is refused, a stale socket is replaced', async () => {
+  await assert.rejects(serveAdmin(parts(), world.socket), /Another gateway runs/);
+  const stale = join(world.folder, 'stale.sock');
+  // A socket that is left behind: its process ended without unlinking it.
+  const holder = createServer().listen(stale);
+  await new Promise((resolve) => holder.once('listening', resolve));
+  const { rename } = await import('node:fs/promises');
+  await rename(stale, `${stale}.moved`);
+  holder.close();
+  await rename(`${stale}.moved`, stale);
+  const second = await serveAdmin(parts(), stale);
+  await second.close();
+  await assert.rejects(stat(stale));
+});
+
+test('show users has the keys of occtl in their order, and our Node', async () => {
+  world.node.list = [tunnel(7, 'alice'), tunnel(8, 'bob', { dtlsCipher: 'PSK-AES', routes: [] })];
+  const { json } = await run('-j', 'show', 'users');
+  assert.ok(Array.isArray(json));
+  const first: unknown = json[0];
+  assert.ok(typeof first === 'object' && first !== null);
+  assert.deepEqual(Object.keys(first), TUNNEL_KEYS);
+  assert.deepEqual(
+    [
+      'ID',
+      'Username',
+      'MTU',
+      'DPD',
+      'RX',
+      '_RX',
+      'Average RX',
+      'Connected at',
+      '_Connected at',
+      'raw_connected_at',
+      'Full session',
+      'Session',
+      'Node',
+    ].map((key) => Reflect.get(first, key)),
+    [
+      7,
+      'alice',
+      '1434',
+      '20',
+      '17823',
+      '17.8 KB',
+      '297 bytes/sec',
+      local(NOW - 60_000),
+      '   60s',
+      NOW / 1000 - 60,
+      'session-alice-7',
+      'sessio',
+      'n1',
+    ],
+  );
+  assert.deepEqual(Reflect.get(Object(json[1]), 'Routes'), ['defaultroute']);
+  assert.equal(Reflect.get(Object(json[1]), 'DTLS cipher'), 'PSK-AES');
+
+  const { text } = await run('show', 'users');
+  assert.match(
+    text,
+    /^id +user +group +ip +vpn-ip +device +since +dtls-cipher +status +node\n7 +alice +staff +192\.0\.2\.7 +10\.90\.0\.7 /,
+  );
+});
+
+test('options stand before or after the verb', async () => {
+  world.node.list = [tunnel(7, 'alice')];
+  const before = await run('-j', 'show', 'user', 'alice');
+  const after = await run('show', 'user', 'alice', '-n', '--json');
+  assert.deepEqual(before.json, after.json);
+  const elsewhere = await run('show', 'status', '-s', join(world.folder, 'nothing.sock'));
+  assert.equal(elsewhere.code, 1);
+  assert.match(elsewhere.error, /^No gateway is running \(nobody answers on .*nothing\.sock\)/);
+});
+
+test('show user and show id find theirs only, and say when there is none', async () => {
+  world.node.list = [tunnel(7, 'alice'), tunnel(8, 'alice'), tunnel(9, 'bob')];
+  assert.deepEqual(idsOf((await run('-j', 'show', 'user', 'alice')).json), [7, 8]);
+  assert.deepEqual(idsOf((await run('-j', 'show', 'id', '9')).json), [9]);
+  assert.match((await run('show', 'id', '9')).text, /^ {2}ID: 9\n {2}Username: bob\n/);
+  for (const [args, message] of [
+    [['user', 'carol'], /User carol has no tunnel/],
+    [['id', '1'], /no tunnel with the id 1/],
+    [['id', 'x'], /x is no id/],
+  ] as const) {
+    const { code, error, text } = await run('show', ...args);
+    assert.deepEqual([code, text], [1, '']);
+    assert.match(error, message);
+  }
+});
+
+test('ten thousand tunnels come in less than a second', async () => {
+  world.node.list = Array.from({ length: 10_000 }, (_, i) => tunnel(i + 1, `user${i}`));
+  const start = performance.now();
+  const { json } = await run('-j', 'show', 'users');
+  const seconds = (performance.now() - start) / 1000;
+  assert.equal(idsOf(json).length, 10_000);
+  // Alone it takes a third of a second; other tests run beside it.
+  assert.ok(seconds < 3, `${seconds} s`);
+});
+
+test('show status has the keys of occtl and counts what happened', async () => {
+  const session = await createSession('dave');
+  await sessions.end(session.id, 'idle-timeout');
+  world.events.append([
+    {
+      v: 1,
+      at: 1n,
+      type: 'auth.failed',
+      user: 'x',
+      profile: 'p',
+      method: 'local',
+      address: '',
+      reason: 'login-failed',
+    },
+  ]);
+  world.node.list = [tunnel(7, 'alice'), tunnel(8, 'bob', { mtuBytes: 1300 })];
+  const { json } = await run('-j', 'show', 'status');
+  assert.ok(typeof json === 'object' && json !== null);
+  assert.deepEqual(Object.keys(json), STATUS_KEYS);
+  assert.deepEqual(
+    [
+      'Status',
+      'uptime',
+      'raw_up_since',
+      '_Up since',
+      'Active sessions',
+      'Authentication failures',
+      'Timed out (idle) sessions',
+      'Min MTU',
+      'Max MTU',
+      'Version',
+    ].map((key) => Reflect.get(json, key)),
+    ['online', 3660, NOW / 1000 - 3660, ' 1h:01m', 2, 1, 1, 1300, 1434, '9.9.9'],
+  );
+  assert.match((await run('show', 'status')).text, /Status: online\n {2}Version: 9\.9\.9\n/);
+});
+
+test('sessions are listed, found by the beginning of their id, and terminated', async () => {
+  const session = await createSession('erin');
+  const { json } = await run('-j', 'show', 'sessions', 'valid');
+  assert.ok(Array.isArray(json));
+  const shown: unknown = json.find((one) => Reflect.get(Object(one), 'Username') === 'erin');
+  assert.deepEqual(Object.keys(Object(shown)).slice(0, SESSION_KEYS.length), SESSION_KEYS);
+  assert.equal(Reflect.get(Object(shown), 'Full session'), session.id);
+
+  const short = session.id.slice(0, 8);
+  assert.match((await run('show', 'session', short)).text, /Username: erin/);
+  assert.equal((await run('terminate', 'session', session.id.slice(0, 3))).code, 1);
+  assert.equal((await sessions.get(session.id))?.state, 'authed');
+  assert.equal((await run('terminate', 'session', short)).code, 0);
+  assert.equal((await sessions.get(session.id))?.endReason, 'terminated');
+  assert.equal((await run('terminate', 'session', short)).code, 1);
+});
+
+test('disconnect closes tunnels and keeps sessions; terminate by user or id ends them', async () => {
+  const session = await createSession('frank');
+  world.node.list = [tunnel(7, 'frank', { sessionId: session.id }), tunnel(8, 'gina')];
+  const byUser = await run('disconnect', 'user', 'frank');
+  assert.equal(byUser.text, 'user frank: 1 tunnel ended\n');
+  assert.deepEqual(world.node.disconnected, [session.id]);
+  assert.deepEqual((await run('-j', 'disconnect', 'id', '8')).json, { count: 1 });
+  assert.equal((await sessions.get(session.id))?.state, 'authed');
+  assert.match(
+    (await run('disconnect', 'user', 'nobody')).error,
+    /nothing to end: user nobody has no tunnel/,
+  );
+
+  assert.equal((await run('terminate', 'id', '7')).code, 0);
+  assert.equal((await sessions.get(session.id))?.endReason, 'terminated');
+  await createSession('frank');
+  assert.deepEqual((await run('-j', 'terminate', 'user', 'frank')).json, { count: 1 });
+});
+
+test('events come as lines, with what administrators did', async () => {
+  const session = await createSession('hugo');
+  await run('terminate', 'user', 'hugo');
+  const { text } = await run('-j', 'show', 'events', '--last', '3', '--once');
+  const events = text
+    .trim()
+    .split('\n')
+    .map((line): unknown => JSON.parse(line));
+  assert.deepEqual(
+    events.map((event) => ['type', 'user', 'reason', 'detail'].map((key) => Reflect.get(Object(event), key))),
+    [
+      ['started', 'hugo', undefined, undefined],
+      ['ended', 'hugo', 'terminated', undefined],
+      ['admin.changed', undefined, undefined, 'terminate user hugo'],
+    ],
+  );
+  assert.equal(Reflect.get(Object(events[1]), 'sessionId'), session.id);
+  const { text: human } = await run('show', 'events', '--last', '2', '--once');
+  assert.match(
+    human,
+    /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ended +user=hugo profile=staff session=\S{6} reason=terminated\n/,
+  );
+});
+
+test('a reload says what waits, and with errors that the old configuration stays', async () => {
+  world.reload = { applied: true, revision: 'r2', waiting: ['tcp-port'], errors: [] };
+  const good = await run('reload');
+  assert.equal(good.text, 'configuration r2 is in use\ntcp-port changed: takes effect at the next start\n');
+  world.reload = { applied: false, revision: 'r1', waiting: [], errors: ['x.yaml:1: no'] };
+  const bad = await run('reload');
+  assert.deepEqual([bad.code, bad.text, bad.error], [1, '', 'The old configuration stays.\nx.yaml:1: no']);
+});
+
+test('stop needs the word now', async () => {
+  assert.equal((await run('stop')).code, 1);
+  assert.equal(world.stopped, false);
+  assert.equal((await run('stop', 'now')).code, 0);
+  await new Promise(setImmediate);
+  assert.equal(world.stopped, true);
+});
+
+test('user verbs go through the running gateway, the password never in an argument', async () => {
+  const added = await run({ stdin: 'pa ss\nmore\n' }, 'user', 'add', 'ida', '--group', 'staff,admins');
+  assert.equal(added.text, 'user ida: added\n');
+  await run({ stdin: 'new' }, 'user', 'passwd', 'ida');
+  await run('user', 'lock', 'ida');
+  assert.deepEqual((await run('-j', 'user', 'list')).json, [
+    { Username: 'ida', Groups: ['staff', 'admins'], Locked: true },
+  ]);
+  await run('user', 'unlock', 'ida');
+  await run('user', 'delete', 'ida');
+  assert.deepEqual(world.orders, [
+    { verb: 'add', name: 'ida', groups: ['staff', 'admins'], password: 'pa ss' },
+    { verb: 'passwd', name: 'ida', password: 'new' },
+    { verb: 'lock', name: 'ida' },
+    { verb: 'unlock', name: 'ida' },
+    { verb: 'delete', name: 'ida' },
+  ]);
+  const refused = await run('user', 'lock', 'nobody');
+  assert.deepEqual([refused.code, refused.error], [1, "there is no user 'nobody'"]);
+  assert.match((await run({ stdin: '' }, 'user', 'passwd', 'ida')).error, /No password came/);
+  assert.equal((await run('user', 'add', 'x', 'secret')).code, 1);
+});
+
+test('user verbs work on the users-file when no gateway runs', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'sallyport-off-'));
+  try {
+    const socket = join(folder, 'sallyport.sock');
+    const none = await run('-s', socket, 'user', 'list');
+    assert.match(none.error, /name the configuration with user --config FILE/);
+    await writeFile(
+      join(folder, 'sallyport.yaml'),
+      'server-cert: c\nserver-key: k\nipv4-network: 10.90.0.0/16\nusers-file: people\n',
+    );
+    assert.equal(
+      (await run({ stdin: 'secret' }, '-s', socket, 'user', 'add', 'ida', '-g', 'staff')).error,
+      '',
+    );
+    await run('-s', socket, 'user', 'lock', 'ida');
+    const config = ['--config', join(folder, 'sallyport.yaml')];
+    const listed = await run('-j', 'user', ...config, 'list');
+    assert.deepEqual(listed.json, [{ Username: 'ida', Groups: ['staff'], Locked: true }]);
+    assert.deepEqual(world.orders, []);
+    assert.equal((await stat(join(folder, 'people'))).mode & 0o777, 0o600);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test('check-config gives all errors and the exit code, as text and as JSON', async () => {
+  const file = join(world.folder, 'x.yaml');
+  await writeFile(file, 'tcp-prot: 443\nipv4-network: 10.90.0.0/16\n');
+  const { code, error, text } = await run('check-config', file);
+  assert.deepEqual([code, text], [1, '']);
+  assert.match(error, /x\.yaml:1: unknown key "tcp-prot"; did you mean "tcp-port"\?/);
+  const { json } = await run('-j', 'check-config', file);
+  assert.deepEqual(Reflect.get(Object(json), 'errors'), error.split('\n'));
+});
+
+test('a socket that may not be opened is named', { skip: process.getuid?.() === 0 }, async () => {
+  await chmod(world.socket, 0o000);
+  assert.match((await run('show', 'status')).error, /You may not open/);
+  await chmod(world.socket, 0o600);
+});
+
+test('times, sizes and columns read as those of occtl', () => {
+  assert.deepEqual(
+    [0, 7, 60, 62, 3600, 90_000, 200_000].map(duration),
+    ['    0s', '    7s', '   60s', ' 1m:02s', ' 1h:00m', '25h:00m', ' 2days'].map((text) => text),
+  );
+  assert.deepEqual([0, 999, 1000, 17_823, 5e6, 3e9].map(bytes), [
+    '0 bytes',
+    '999 bytes',
+    '1.0 KB',
+    '17.8 KB',
+    '5.0 MB',
+    '3.0 GB',
+  ]);
+  assert.equal(
+    columns(
+      ['a', 'b'],
+      [
+        ['long', 'x'],
+        ['s', ''],
+      ],
+    ),
+    'a     b\nlong  x\ns',
+  );
+});
+
+// Helpers
+
+function parts(): Parameters<typeof serveAdmin>[0] {
+  return {
+    sessions,
+    node: world.node,
+    events: world.events,
+    tally: new Tally(world.events),
+    log,
+    now: () => BigInt(NOW) * 1000n,
+    accounts: {
+      list: () => [...world.accounts.values()],
+      apply: async (order) => {
+        const account = world.accounts.get(order.name);
+        if (order.verb !== 'add' && !account) throw new Error(`there is no user '${order.name}'`);
+        world.orders.push(order);
+        if (order.verb === 'delete') world.accounts.delete(order.name);
+        else {
+          const groups = order.verb === 'add' ? order.groups : (account?.groups ?? []);
+          world.accounts.set(order.name, { name: order.name, groups, locked: order.verb === 'lock' });
+        }
+      },
+    },
+    lifecycle: {
+      status: () => ({
+        state: 'online',
+        version: '9.9.9',
+        node: 'n1',
+        revision: 'r1',
+        startedAt: BigInt(NOW - 3_660_000) * 1000n,
+      }),
+      reload: async () => world.reload,
+      stop: () => {
+        world.stopped = true;
+      },
+    },
+  };
+}
+
+interface Ran {
+  code: number;
+  text: string;
+  error: string;
+  json: unknown;
+}
+
+async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
+  const words = args.filter((arg) => typeof arg === 'string');
+  const given = args.find((arg) => typeof arg === 'object');
+  const input = new PassThrough();
+  input.end(given?.stdin ?? '');
+  let text = '';
+  let error = '';
+  const program = sallyportProgram({
+    version: '9.9.9',
+    socketVariable: world.socket,
+    input: Object.assign(input, {
+      isTTY: false,
+      setRawMode: () => undefined,
+    }) as unknown as NodeJS.ReadStream,
+    prompts: process.stderr,
+    out: (chunk) => (text += chunk),
+    now: () => NOW,
+    runGateway: async () => undefined,
+  });
+  let code = 0;
+  silence(program);
+  try {
+    await program.parseAsync(words, { from: 'user' });
+  } catch (fault) {
+    code = 1;
+    if (fault instanceof StartError) error = fault.message;
+  }
+  return {
+    code,
+    text,
+    error,
+    json: words.some((word) => word === '-j' || word === '--json') && text ? safeJson(text) : undefined,
+  };
+}
+
+/** Commander's own errors are thrown, its help goes nowhere. */
+function silence(command: ReturnType<typeof sallyportProgram>): void {
+  command.exitOverride().configureOutput({ writeErr: () => undefined });
+  command.commands.forEach((sub) => silence(sub as typeof command));
+}
+
+function safeJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // lines of JSON
+  }
+}
+
+function idsOf(json: unknown): unknown[] {
+  assert.ok(Array.isArray(json));
+  return json.map((one) => Reflect.get(Object(one), 'ID'));
+}
+
+function tunnel(tunnelId: number, user: string, more: Partial<TunnelInfo> = {}): TunnelInfo {
+  return {
+    tunnelId,
+    sessionId: `session-${user}-${tunnelId}`,
+    epoch: 1n,
+    node: 'n1',
+    user,
+    group: 'staff',
+    profile: 'staff',
+    device: 'tun0',
+    mtuBytes: 1434,
+    clientAddress: '192.0.2.7',
+    localDeviceAddress: '192.0.2.1',
+    hostname: 'laptop',
+    userAgent: 'AnyConnect Linux_64 4.10',
+    ipv4: `10.90.0.${tunnelId % 250}`,
+    ipv6: '',
+    rxBytes: 17_823,
+    txBytes: 0,
+    dpdSeconds: 20,
+    keepaliveSeconds: 20,
+    connectedAt: BigInt(NOW - 60_000) * 1000n,
+    sessionStartedAt: BigInt(NOW - 60_000) * 1000n,
+    tlsCipher: 'TLS1.3-AES_256_GCM',
+    dtlsCipher: '',
+    dns: ['10.0.0.53'],
+    nbns: [],
+    splitDns: [],
+    routes: ['10.0.0.0/8'],
+    noRoutes: [],
+    ...more,
+  };
+}
+
+function createSession(user: string): Promise<Session> {
+  const origins = Object.fromEntries(
+    Object.keys(DEFAULT_GRANT).map((key) => [key, { scope: 'default', name: '' }]),
+  );
+  return sessions.create({
+    tokenHash: hashToken(newToken()),
+    user,
+    profile: 'staff',
+    grant: { ...DEFAULT_GRANT, group: 'staff', ipv4Pools: ['10.90.0.0/16'] },
+    origins: origins as GrantOrigins,
+    client: { address: '192.0.2.7', userAgent: 'AnyConnect', platform: 'linux-64', hostname: 'laptop' },
+    strapKey: '',
+  });
+}
+
+function local(ms: number): string {
+  const shifted = new Date(ms - new Date(ms).getTimezoneOffset() * 60_000);
+  return shifted.toISOString().slice(0, 16).replace('T', ' ');
+}
+
+const TUNNEL_KEYS = [
+  'ID',
+  'Username',
+  'Groupname',
+  'State',
+  'vhost',
+  'Device',
+  'MTU',
+  'Remote IP',
+  'Location',
+  'Local Device IP',
+  'IPv4',
+  'P-t-P IPv4',
+  'User-Agent',
+  'RX',
+  'TX',
+  '_RX',
+  '_TX',
+  'Average RX',
+  'Average TX',
+  'DPD',
+  'KeepAlive',
+  'Hostname',
+  'Connected at',
+  '_Connected at',
+  'Last connected at',
+  '_Last connected at',
+  'raw_connected_at',
+  'Session started at',
+  '_Session started at',
+  'raw_session_started_at',
+  'Full session',
+  'Session',
+  'TLS ciphersuite',
+  'DNS',
+  'NBNS',
+  'Split-DNS-Domains',
+  'Routes',
+  'No-routes',
+  'iRoutes',
+  'Restricted to routes',
+  'Restricted to ports',
+  'Profile',
+  'Node',
+];
+
+const STATUS_KEYS = [
+  'Status',
+  'Server PID',
+  'Sec-mod PID',
+  'Sec-mod instance count',
+  'Up since',
+  '_Up since',
+  'raw_up_since',
+  'uptime',
+  'Active sessions',
+  'Total sessions',
+  'Total authentication failures',
+  'IPs in ban list',
+  'Median latency',
+  'raw_median_latency',
+  'STDEV latency',
+  'raw_stdev_latency',
+  'Last stats reset',
+  '_Last stats reset',
+  'raw_last_stats_reset',
+  'Sessions handled',
+  'Timed out sessions',
+  'Timed out (idle) sessions',
+  'Closed due to error sessions',
+  'Authentication failures',
+  'Average auth time',
+  'raw_avg_auth_time',
+  'Max auth time',
+  'raw_max_auth_time',
+  'Average session time',
+  'raw_avg_session_time',
+  'Max session time',
+  'raw_max_session_time',
+  'Min MTU',
+  'Max MTU',
+  'RX',
+  'raw_rx',
+  'TX',
+  'raw_tx',
+  'Version',
+  'Node',
+  'Config revision',
+];
+
+const SESSION_KEYS = [
+  'Session',
+  'Full session',
+  'Created',
+  '_Created',
+  'raw_created',
+  'State',
+  'Username',
+  'Groupname',
+  'vhost',
+  'User-Agent',
+  'Remote IP',
+  'Location',
+  'session_is_open',
+  'tls_auth_ok',
+  'in_use',
+];

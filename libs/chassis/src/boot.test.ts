@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import { checkThreadPool, MIN_THREADS } from './boot.ts';
+import { faultText, StartError } from './faults.ts';
+
+/** A service that says what it was told, in a process of its own. */
+function service(stop: string) {
+  const code = `
+    const { runService, createLog, endOnUncaughtFaults } = await import(${JSON.stringify(new URL('./index.js', import.meta.url).href)});
+    const log = createLog({ name: 't', level: 'silent' });
+    endOnUncaughtFaults(log, () => console.log('cleaned'));
+    runService({ stop: ${stop}, reload: async () => console.log('reload') }, { log, title: 't', deadlineMs: 300 });
+    process.on('SIGUSR2', () => { throw new Error('nobody catches this'); });
+    setInterval(() => {}, 1000);
+    console.log('up');`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', code], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  let said = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
+  return {
+    child,
+    said: () => said.trim().split('\n').join(' '),
+    async until(word: string) {
+      while (!said.includes(word)) await once(child.stdout, 'data');
+    },
+    async exit(): Promise<number | null> {
+      if (child.exitCode === null) await once(child, 'exit');
+      return child.exitCode;
+    },
+  };
+}
+
+const GOOD_STOP = `async () => { console.log('stop'); }`;
+const HANGING_STOP = `() => { console.log('stop'); return new Promise(() => {}); }`;
+
+test('SIGHUP reloads, SIGTERM stops with exit code 0', async () => {
+  const run = service(GOOD_STOP);
+  await run.until('up');
+  run.child.kill('SIGHUP');
+  await run.until('reload');
+  run.child.kill('SIGTERM');
+  assert.equal(await run.exit(), 0);
+  assert.equal(run.said(), 'up reload stop');
+});
+
+test('a second signal ends the process at once, and a stop that hangs ends at its deadline', async () => {
+  const twice = service(HANGING_STOP);
+  await twice.until('up');
+  twice.child.kill('SIGINT');
+  await twice.until('stop');
+  twice.child.kill('SIGTERM');
+  assert.equal(await twice.exit(), 1);
+
+  const late = service(HANGING_STOP);
+  await late.until('up');
+  late.child.kill('SIGTERM');
+  assert.equal(await late.exit(), 1);
+});
+
+test('a fault that nobody caught cleans up and ends with 1', async () => {
+  const run = service(GOOD_STOP);
+  await run.until('up');
+  run.child.kill('SIGUSR2');
+  assert.equal(await run.exit(), 1);
+  assert.equal(run.said(), 'up cleaned');
+});
+
+test('too few threads are refused with what to do', () => {
+  checkThreadPool(String(MIN_THREADS));
+  assert.throws(() => checkThreadPool(String(MIN_THREADS - 1)), /start it with bin\/sallyport/);
+  assert.throws(() => checkThreadPool(undefined), StartError);
+});
+
+test('a start error is shown as its sentence, any other fault with its stack', () => {
+  assert.equal(
+    faultText(new StartError('Port 443 is taken: stop the other one.')),
+    'Port 443 is taken: stop the other one.',
+  );
+  assert.match(faultText(new TypeError('x')), /TypeError: x\n +at /);
+  assert.equal(faultText('text'), 'text');
+});
