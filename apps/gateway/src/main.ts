@@ -188,7 +188,9 @@ async function openHost(
   if (problems.length > 0) throw new StartError(problems.map((problem) => problem.text).join('\n'));
   const engine = await sentence(createEngine({ engine: settings.engine, device, pools }));
   closers.push(() => engine.close());
-  const host = await sentence(prepareHost({ device: engine.device, returnPath, pools, stateDir: state.path }));
+  const host = await sentence(
+    prepareHost({ device: engine.device, returnPath, pools, stateDir: state.path }),
+  );
   closers.push(() => host.close());
   return { engine, host };
 }
@@ -232,7 +234,11 @@ function closeInReverse(closers: Closer[]): Closer {
     })());
 }
 
-function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void; reject: (error: unknown) => void } {
+function deferred<T>(): {
+  promise: Promise<T>;
+  resolve: (value: T) => void;
+  reject: (error: unknown) => void;
+} {
   let resolve: (value: T) => void = () => undefined;
   let reject: (error: unknown) => void = () => undefined;
   const promise = new Promise<T>((take, refuse) => {

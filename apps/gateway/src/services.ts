@@ -38,7 +38,11 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
   const authParts = await openAuth({ settings, sessions, events, metrics, log: log.child({ part: 'auth' }) });
   try {
     const auth = new AuthController(authParts);
-    const downloads = await openDownloader({ settings: settings(), auth, log: log.child({ part: 'downloader' }) });
+    const downloads = await openDownloader({
+      settings: settings(),
+      auth,
+      log: log.child({ part: 'downloader' }),
+    });
     const tally = new Tally(events);
     const admin = await serveAdmin(
       { sessions, node, events, accounts: authParts.directory, lifecycle, tally, log, now },
