@@ -51,7 +51,7 @@ export function parseXml(text: string, options: { maxLength?: number; maxNodes?:
     if (stack.length >= MAX_XML_DEPTH) refuse('XML is nested too deep');
     const node: Node = {
       name: tag.name,
-      attributes: new Map(attributes),
+      attributes: new Map<string, string>(attributes),
       children: [],
       text: '',
       line: parser.line,
@@ -130,7 +130,6 @@ const ESCAPES: Record<string, string> = {
   '\t': '&#x09;',
 };
 // XML 1.0 §2.2, production 2: everything else is a Char.
-// eslint-disable-next-line no-control-regex -- control characters are what is looked for
 const NOT_XML =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
