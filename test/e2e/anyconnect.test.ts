@@ -28,7 +28,7 @@ const PROFILE = `<?xml version="1.0" encoding="UTF-8"?>
 const world = await World.open({
   settings: ({ folder }) => {
     writeFileSync(join(folder, 'staff.xml'), PROFILE);
-    return { 'profile-file': join(folder, 'staff.xml'), banner: 'Authorised use only.\nWelcome.' };
+    return { 'profile-file': join(folder, 'staff.xml'), banner: 'Authorised use only: <staff> & "friends".' };
   },
 });
 after(() => world.close());
@@ -55,7 +55,7 @@ for (const platform of ['windows', 'ios', 'android'] satisfies Platform[]) {
     const granted = await client.reply({ username: BOB.name, password: BOB.password });
     assert.equal(granted.type, 'complete');
     assert.equal(granted.authId, 'success');
-    assert.match(granted.banner, /Authorised use only\.\nWelcome\./);
+    assert.match(granted.banner, /^Authorised use only: <staff> & "friends"\.$/);
 
     const downloads = await client.download();
     const profile = downloads.find((item) => item.announcedSha1 !== '');

@@ -10,15 +10,15 @@ test('row 24: rekeying by a new tunnel under traffic keeps the session and its a
   const address = client.tunnel?.ipv4;
   const { stdout } = await world.lab.exec(
     world.lab.client(),
-    ['ping', '-n', '-i', '0.1', '-W', '1', '-c', '250', world.lab.lanIpv4],
+    ['ping', '-n', '-i', '0.1', '-W', '1', '-c', '215', world.lab.lanIpv4],
     {
       anyCode: true,
     },
   );
   const received = Number(/(\d+) received/.exec(stdout)?.[1]);
-  assert.ok(received >= 240, `${received} of 250 answers`);
+  assert.ok(received >= 205, `${received} of 215 answers`);
   assert.ok(client.connects >= 3, `${client.connects} CONNECTs`);
-  assert.equal(client.posts, 2, 'one login');
+  assert.equal(client.posts, 3, 'one login');
   const users = await world.gateway.users();
   assert.deepEqual(
     users.map((user) => user['IPv4']),

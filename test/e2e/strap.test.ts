@@ -54,8 +54,6 @@ test('row 12: the real client keeps its session over reconnects', async () => {
   assert.equal(await client.stop(), 0);
 });
 
-test('a client without STRAP may connect: it has nothing to prove', async () => {
-  const { answer, tls } = await (await world.loggedIn(ALICE)).connect();
-  assert.equal(answer.status, 200);
-  tls.close();
+test('row 12: where STRAP is required a client without it is answered 401', async () => {
+  assert.equal((await (await world.loggedIn(ALICE)).connect()).answer.status, 401);
 });

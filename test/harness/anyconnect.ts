@@ -84,6 +84,7 @@ export class AnyConnect {
 
   /** @param group what `<group-select>` says; undefined = the element is missing. */
   async init(group?: string): Promise<Step> {
+    if (group !== undefined) this.#group = group;
     const access = `https://${this.#options.host ?? this.#options.lab.gatewayIpv4}${this.#action}`;
     const select = group === undefined ? '' : `<group-select>${escapeXml(group)}</group-select>`;
     return this.post(
@@ -92,7 +93,6 @@ export class AnyConnect {
   }
 
   async chooseGroup(group: string): Promise<Step> {
-    this.#group = group;
     return this.init(group);
   }
 

@@ -19,6 +19,7 @@ export interface TestUser {
   groups?: readonly string[];
 }
 
+const DEFAULT_GROUP = 'Staff';
 export const ALICE: TestUser = { name: 'alice', password: 'correct horse', groups: ['staff'] };
 export const BOB: TestUser = { name: 'bob', password: 'battery staple', groups: ['guests'] };
 
@@ -84,7 +85,9 @@ export class World {
   }
 
   #openconnectOptions(user: TestUser, options: Partial<OpenconnectOptions>): OpenconnectOptions {
-    return { lab: this.lab, pin: this.pin, user: user.name, password: user.password, ...options };
+    const own = { lab: this.lab, pin: this.pin, user: user.name, password: user.password, ...options };
+    // Without a group openconnect would ask for one.
+    return own.password === undefined ? own : { group: DEFAULT_GROUP, ...own };
   }
 
   async close(): Promise<void> {

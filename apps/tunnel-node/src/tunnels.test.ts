@@ -393,6 +393,17 @@ describe('Tunnels: what clients say', () => {
     assert.equal((await client.answer('head')).status, 200);
   });
 
+  it('gives phones and tablets their own timers', async () => {
+    await using node = await start();
+    const ask = async (...headers: string[]) => {
+      const { token } = await node.session({ dpdSeconds: 20, mobileDpdSeconds: 1800 });
+      return header((await (await node.client()).connect(token, headers)).headers, 'X-CSTP-DPD');
+    };
+    assert.equal(await ask('User-Agent: Open AnyConnect VPN Agent v9.01'), '20');
+    assert.equal(await ask('X-AnyConnect-Identifier-Platform: android'), '1800');
+    assert.equal(await ask('X-CSTP-License: mobile'), '1800');
+  });
+
   it('gives out no IPv6 address when the link cannot carry it or the client does not ask', async () => {
     await using node = await start();
     const grant = { ipv6Pools: ['fd00:90::/64'] };
@@ -419,7 +430,7 @@ function between(sessions: MemorySessions, calls: Partial<Sessions>): Sessions {
       const given: unknown = Reflect.get(calls, name);
       if (given !== undefined) return given;
       const own: unknown = Reflect.get(sessions, name, sessions);
-      return typeof own === 'function' ? own.bind(sessions) : own;
+      return typeof own === 'function' ? (own.bind(sessions) as unknown) : own;
     },
   });
 }

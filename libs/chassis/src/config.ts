@@ -163,7 +163,7 @@ export function mapped<A, B>(type: ValueType<A>, says: string, parse: (value: A)
 /** A list, or one value that stands for a list of one. */
 export function listOf<T>(item: ValueType<T>): ValueType<T[]> {
   const schema = z.preprocess(
-    (value: unknown): unknown[] => (Array.isArray(value) ? value : [value]),
+    (value): unknown[] => (Array.isArray(value) ? value : [value]),
     z.array(item.schema).max(MAX_LIST_ITEMS),
   );
   return { schema, says: `${item.says}, or a list of such` };

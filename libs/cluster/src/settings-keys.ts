@@ -466,7 +466,6 @@ export const SETTINGS_KEYS = {
     example: 'users',
   }),
   'packages-dir': key(path, '', {
-    reloads: false,
     about: 'Folder of client packages to offer for update.',
     example: 'packages',
   }),

@@ -34,7 +34,7 @@ export class XmlError extends ProtocolError {
 export function parseXml(text: string, options: { maxLength?: number; maxNodes?: number } = {}): XmlElement {
   const { maxLength = MAX_XML_LENGTH, maxNodes = MAX_XML_NODES } = options;
   if (text.length > maxLength) throw new XmlError('XML is too long', 1, 413);
-  const parser = new SaxesParser({ position: true });
+  const parser = new SaxesParser<{ position: true; xmlns: false }>({ position: true, xmlns: false });
   const stack: Node[] = [];
   let root: Node | undefined;
   let nodes = 0;
