@@ -65,7 +65,7 @@ export default tseslint.config(
       ],
       '@typescript-eslint/no-unused-vars': [
         'error',
-        { argsIgnorePattern: '^_', varsIgnorePattern: '^_', caughtErrors: 'none' },
+        { argsIgnorePattern: '^_', ignoreRestSiblings: true, varsIgnorePattern: '^_', caughtErrors: 'none' },
       ],
       '@typescript-eslint/restrict-template-expressions': [
         'error',
@@ -108,6 +108,11 @@ export default tseslint.config(
       // A suite is one function; its tests are what has a size.
       'max-lines-per-function': 'off',
       '@typescript-eslint/unbound-method': 'off',
+      // JSON that our own programs printed.
+      '@typescript-eslint/no-unsafe-argument': 'off',
+      '@typescript-eslint/no-unsafe-assignment': 'off',
+      '@typescript-eslint/no-unsafe-member-access': 'off',
+      '@typescript-eslint/no-unsafe-return': 'off',
       // A test may look at its project as others do.
       '@nx/enforce-module-boundaries': ['error', { ...borders, allowCircularSelfDependency: true }],
       'no-restricted-syntax': ['error', syntax.default, syntax.names],
