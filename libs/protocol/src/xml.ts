@@ -51,7 +51,7 @@ export function parseXml(text: string, options: { maxLength?: number; maxNodes?:
     if (stack.length >= MAX_XML_DEPTH) refuse('XML is nested too deep');
     const node: Node = {
       name: tag.name,
-      attributes: new Map(attributes),
+      attributes: new Map<string, string>(attributes),
       children: [],
       text: '',
       line: parser.line,
