@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { AuthController, AuthModule, openAuth, readUsers } from '@sallyport/auth';
+import { AuthController, AuthModule, checkUsers, openAuth } from '@sallyport/auth';
 import type { Log, Metrics } from '@sallyport/chassis';
 import type { EventLog, NodeService, Sessions, Settings, Upstream } from '@sallyport/cluster';
 import { DownloaderController, DownloaderModule, openDownloader } from '@sallyport/downloader';
@@ -58,7 +58,7 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
     lifecycle.add({ prepare: (next) => downloads.prepare(next) });
     lifecycle.add({
       async prepare(next) {
-        if (next.usersFile !== '') await readUsers(next.usersFile);
+        await checkUsers(next);
         return () => authParts.directory.reload();
       },
     });

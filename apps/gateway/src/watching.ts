@@ -100,6 +100,7 @@ export class Watching {
       'Addresses of each pool, by state.',
       ['pool', 'family', 'state'],
       async (gauge) => {
+        gauge.reset();
         for (const { pool, family, size, used } of await sessions.pools()) {
           gauge.set({ pool, family, state: 'used' }, used);
           gauge.set({ pool, family, state: 'free' }, Number(size) - used);

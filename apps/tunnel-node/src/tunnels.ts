@@ -265,7 +265,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#options.metrics.dropped(reason, packets);
   }
 
-  /** From the tunnel: it is over. The record comes first, then the client is told. docs/protocol.md §6.6 */
+  /** From the tunnel: it is over. The record comes first, then the client is told. docs/protocol.md §6.4 */
   handleClose(tunnel: Tunnel, close: ChannelClose): void {
     this.#remove(tunnel);
     this.#settle(tunnel, close);
@@ -316,7 +316,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#leave(tunnel, tunnel.disconnectFrame(notice.reason));
   }
 
-  /** Without a packet: the client may be the same process, and a DISCONNECT would end it. docs/protocol.md §6.7 */
+  /** Without a packet: the client may be the same process, and a DISCONNECT would end it. docs/protocol.md §6.4 */
   #supersede(tunnel: Tunnel): void {
     this.#remove(tunnel);
     this.#options.metrics.tunnelEnded('superseded');
