@@ -124,11 +124,9 @@ interface OpenedDevice {
 }
 
 async function openDevice(): Promise<OpenedDevice> {
-  // The package's own types are not where its package.json says.
-  const specifier: string = 'tuntap2';
   let loaded: unknown;
   try {
-    loaded = await import(specifier);
+    loaded = await import('tuntap2');
   } catch (error) {
     const text =
       'The package tuntap2 could not be loaded: install python3, make, g++ and the headers of Node.js, then run `npm ci` again.';
