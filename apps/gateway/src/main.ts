@@ -21,6 +21,8 @@ import {
   readSettings,
   routeOf,
   systemClock,
+  type Clock,
+  type NodeIdentity,
   type Occurrence,
   type Settings,
   type Upstream,
@@ -83,16 +85,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
 
   // 2. store
   const events = new MemoryEventLog();
-  const journal = await sentence(
-    Journal.open(state.journal, { onProblem: (problem) => log.error({ problem }, 'journal') }),
-  );
-  closers.push(() => journal.close());
-  const sessions = await sentence(
-    MemorySessions.open({ journal, events, clock: now, limits: limitsOf(settings()) }),
-  );
-  closers.push(() => sessions.close());
-  const parked = await sessions.announce(node);
-  log.info({ parked, tornLines: journal.dropped }, 'the session table is there');
+  const sessions = await openSessions(settings(), state, { node, now, events, log }, closers);
 
   // 3. host
   const { engine, host } = await openHost(settings(), state, closers);
@@ -165,6 +158,25 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
     await close();
   };
   return { settings, log, lifecycle, ready, close: stop };
+}
+
+async function openSessions(
+  settings: Settings,
+  state: StateFolder,
+  { node, now, events, log }: { node: NodeIdentity; now: Clock; events: MemoryEventLog; log: Log },
+  closers: Closer[],
+): Promise<MemorySessions> {
+  const journal = await sentence(
+    Journal.open(state.journal, { onProblem: (problem) => log.error({ problem }, 'journal') }),
+  );
+  closers.push(() => journal.close());
+  const sessions = await sentence(
+    MemorySessions.open({ journal, events, clock: now, limits: limitsOf(settings) }),
+  );
+  closers.push(() => sessions.close());
+  const parked = await sessions.announce(node);
+  log.info({ parked, tornLines: journal.dropped }, 'the session table is there');
+  return sessions;
 }
 
 /** @throws StartError with all problems of the file, one a line. */

@@ -1,4 +1,5 @@
 import { closeSync, read, readFileSync, writeSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   cidrContains,
@@ -23,7 +24,7 @@ import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
  * The streams of the package are not used: they allocate 64 KiB per packet, and a write after their end is a fault.
  */
 export async function openTun(settings: TunSettings): Promise<PacketDevice> {
-  const tun = await openDevice();
+  const tun = openDevice();
   try {
     await nameDevice(tun.name, settings.device);
     await configureDevice(settings);
@@ -123,12 +124,11 @@ interface OpenedDevice {
   fd: number;
 }
 
-async function openDevice(): Promise<OpenedDevice> {
-  // The package's own types are not where its package.json says.
-  const specifier: string = 'tuntap2';
+function openDevice(): OpenedDevice {
   let loaded: unknown;
   try {
-    loaded = await import(specifier);
+    // Not import(): the compiler would take the package's sources for its types, which are not where it says.
+    loaded = require('tuntap2');
   } catch (error) {
     const text =
       'The package tuntap2 could not be loaded: install python3, make, g++ and the headers of Node.js, then run `npm ci` again.';
@@ -220,3 +220,5 @@ const MAX_PACKET_BYTES = 65_535;
 const TRANSIENT = new Set(['EAGAIN', 'EINTR']);
 const NAME_TRIES = 20;
 const NAME_RETRY_MS = 100;
+
+const require = createRequire(import.meta.url);
