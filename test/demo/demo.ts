@@ -58,14 +58,7 @@ async function main(argv: readonly string[]): Promise<boolean> {
     let good = await tellStory(scene, client);
     if (options.anyconnect) good = (await tellAnyConnect(scene)) && good;
     if (options.keep && good) await keepUp(scene);
-    const code = await client.stop();
-    title('Logout');
-    good = check(code === 0, 'openconnect said goodbye (BYE 0xb0) and the session ended') && good;
-    good =
-      check(
-        (await scene.gateway.stop()) === 0,
-        'the gateway stopped, its NAT rules and its device are gone',
-      ) && good;
+    good = (await endStory(scene, client)) && good;
     return good;
   } finally {
     idle();
@@ -163,7 +156,7 @@ function tellHandshake(scene: Scene, output: string): void {
   phase('1', 'TLS handshake');
   wire('→', 'ClientHello', `to ${scene.lab.gatewayIpv4}, port 443`);
   wire('←', tlsOf(output), 'agreed; the gateway shows its certificate');
-  note(`a test certificate, so the client knows it by its pin: ${scene.pin.slice(0, 30)}…`);
+  note(`a test certificate; the client was told its pin ${scene.pin.slice(11, 27)}…`);
 }
 
 function tellPosts(posts: readonly Exchange[]): void {
@@ -192,7 +185,7 @@ function meaningOfRequest(request: Element): string {
     return `auth-reply: ${shown.join(', ')}`;
   }
   const device = textOf(find(request, 'device-id'));
-  return group === '' ? `init: a ${device} client; which groups are there?` : `init: group ${group}, please`;
+  return group === '' ? `init from ${device}: which groups are there?` : `init: group ${group}, please`;
 }
 
 function meaningOfAnswer(post: Exchange): string {
@@ -200,11 +193,12 @@ function meaningOfAnswer(post: Exchange): string {
   if (document === undefined) return 'no document';
   if (document.attributes.get('type') === 'complete') {
     const token = textOf(find(document, 'session-token'));
-    return `complete: session ${textOf(find(document, 'session-id'))}, a token of ${token.length} characters ${MASK}`;
+    const id = textOf(find(document, 'session-id'));
+    return `complete: session ${id.slice(0, 8)}…, a token ${MASK} (${token.length})`;
   }
   const groups = findAll(document, 'auth/form/select/option').map(textOf);
   const fields = findAll(document, 'auth/form/input').map((input) => input.attributes.get('name') ?? '');
-  return `auth-request: a form with ${fields.join(', ')}${groups.length === 0 ? '' : `; groups ${groups.join(', ')}`}`;
+  return `form: ${fields.join(', ')}${groups.length === 0 ? '' : `; groups ${groups.join(', ')}`}`;
 }
 
 function tellDownloads(gets: readonly Exchange[]): void {
@@ -221,8 +215,7 @@ function tellDownloads(gets: readonly Exchange[]): void {
       `${headersOf(get.headers, 'content-length')[0] ?? '?'} bytes, hash as announced`,
     );
   }
-  if (gets.length === 0)
-    note('openconnect had nothing to fetch; with --anyconnect you see a client that does');
+  if (gets.length === 0) note('nothing was announced that openconnect lacks');
 }
 
 function tellConnect(connect: Exchange): void {
@@ -258,6 +251,28 @@ function describeUser(user: Record<string, unknown> | undefined): string {
     return `${key} ${typeof value === 'string' || typeof value === 'number' ? value : '-'}`;
   });
   return shown.join(', ');
+}
+
+async function endStory({ lab, gateway }: Scene, client: Openconnect): Promise<boolean> {
+  title('The end');
+  let good = check((await client.stop()) === 0, 'openconnect says goodbye (BYE 0xb0): its session is over');
+  good =
+    check((await eventsOf(gateway)).endsWith('ended'), `sallyport show events: ${await eventsOf(gateway)}`) &&
+    good;
+  good = check((await gateway.stop()) === 0, 'the gateway stops in the planned way') && good;
+  const { stdout: rules } = await lab.exec(lab.gateway, ['nft', 'list', 'ruleset']);
+  const { stdout: links } = await lab.exec(lab.gateway, ['ip', '-br', 'link', 'show', 'type', 'tun']);
+  good = check(rules.trim() === '' && links.trim() === '', 'its NAT rules and its device are gone') && good;
+  return good;
+}
+
+/** Types of the events of the demonstration's user, in order. */
+async function eventsOf(gateway: Gateway): Promise<string> {
+  const { stdout } = await gateway.cli(['show', 'events', '--once', '-j']);
+  const types = stdout
+    .split('\n')
+    .flatMap((line) => /"type":"([^"]+)"/.exec(line.includes(`"${USER}"`) ? line : '')?.[1] ?? []);
+  return types.join(', ');
 }
 
 async function tellAnyConnect({ lab, certSha1, password }: Scene): Promise<boolean> {
@@ -309,7 +324,7 @@ function describeStep(what: string, step: Step): void {
   const answer =
     step.authId === 'success'
       ? 'complete: a token and what to download'
-      : `form with ${step.fields.join(', ')}; groups ${groups.join(', ')}`;
+      : `form: ${step.fields.join(', ')}; groups ${groups.join(', ')}`;
   wire('←', `${readStep(step.answer).answer.status}`, answer);
 }
 
@@ -348,7 +363,7 @@ function documentOf(text: string): Element | undefined {
 }
 
 const USER = 'demo';
-const GROUP = 'Staff';
+const GROUP = 'Guests';
 const MASK = '••••••';
 const TOOLS = [
   ['ip', 'iproute2'],
