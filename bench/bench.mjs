@@ -153,7 +153,10 @@ function buildPrograms() {
   mkdirSync(BUILD, { recursive: true });
   const headers = ['acclient.h', 'acserver.h'];
   const programs = {
-    ptun: [['-O3', '-march=native'], ['-lcrypto', '-luring', '-lgnutls', '-lpthread']],
+    ptun: [
+      ['-O3', '-march=native'],
+      ['-lcrypto', '-luring', '-lgnutls', '-lpthread'],
+    ],
     vpnsess: [['-O2'], ['-lgnutls', '-lpthread']],
   };
   for (const [name, [flags, libraries]] of Object.entries(programs)) {

@@ -10,6 +10,7 @@ import { CertificateMethod } from './methods/certificate.ts';
 import { LocalMethod } from './methods/local.ts';
 import { Passwords } from './passwords.ts';
 import { mayEnter, Policies } from './policy.ts';
+import { readUsers, usersFileStamp } from './users-file.ts';
 
 /** What auth needs from outside. */
 export interface AuthOptions {
@@ -36,7 +37,7 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
   const { settings, sessions, log, events, metrics, now = Date.now } = options;
   const directory = await Directory.open({
     file: settings().usersFile,
-    required: () => Object.values(settings().profiles).some((profile) => profile.methods.includes('local')),
+    required: () => usesPasswords(settings()),
     sessions,
     log,
     mayEnter: (profile, groups) => mayEnter(settings(), profile, groups).ok,
@@ -66,6 +67,17 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
       await passwords.close();
     },
   };
+}
+
+/** @throws UsersFileError when some profile needs `users-file` and it is missing, or it is there and wrong. */
+export async function checkUsers(settings: Settings): Promise<void> {
+  const { usersFile } = settings;
+  if (usersFile === '') return;
+  if (usesPasswords(settings) || (await usersFileStamp(usersFile)) !== '') await readUsers(usersFile);
+}
+
+function usesPasswords(settings: Settings): boolean {
+  return Object.values(settings.profiles).some(({ methods }) => methods.includes('local'));
 }
 
 @Module({})

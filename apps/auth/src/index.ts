@@ -1,5 +1,5 @@
 export { AuthController, type AuthParts } from './auth.controller.ts';
-export { AuthModule, openAuth, type AuthOptions, type OpenAuth } from './auth.module.ts';
+export { AuthModule, checkUsers, openAuth, type AuthOptions, type OpenAuth } from './auth.module.ts';
 export { Directory, hashed, type UserOrder } from './directory.ts';
 export { LoginFlow, type LoginFlowParts } from './login-flow.ts';
 export { MemoryLogins, type Logins } from './logins.ts';
@@ -13,7 +13,7 @@ export {
   Passwords,
   type HashRecipe,
 } from './passwords.ts';
-export { DEFAULT_GRANT, mayEnter, Policies, resolvePolicy, type Resolved } from './policy.ts';
+export { mayEnter, Policies, resolvePolicy, type Resolved } from './policy.ts';
 export {
   changeUsersFile,
   parseUsers,

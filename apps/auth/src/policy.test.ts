@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { PolicyKeys, Settings } from '@sallyport/cluster';
-import { DEFAULT_GRANT, Policies, resolvePolicy } from './policy.ts';
+import { DEFAULT_GRANT } from '@sallyport/cluster';
+import { Policies, resolvePolicy } from './policy.ts';
 import { fakeProfile, fakeSettings } from './settings.fake.ts';
 
 const SCOPES = ['global', 'profile', 'group', 'user'] as const;

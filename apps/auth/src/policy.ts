@@ -1,5 +1,5 @@
 import type { Grant, GrantOrigins, Origin, Reason } from '@sallyport/protocol';
-import type { PolicyKeys, ProfileSettings, Settings } from '@sallyport/cluster';
+import { DEFAULT_GRANT, type PolicyKeys, type ProfileSettings, type Settings } from '@sallyport/cluster';
 
 /*
  * PURE. Who may enter a connection profile, and what he may use then.
@@ -9,39 +9,6 @@ import type { PolicyKeys, ProfileSettings, Settings } from '@sallyport/cluster';
  * A list is one value: the list of a narrower scope replaces that of a wider one wholly, nothing is joined. So an
  * operator sees at one place what a group gets, and an empty list takes away what a wider scope gave.
  */
-
-/** What a session may use where nothing is configured (ARCHITECTURE, decision 9). */
-export const DEFAULT_GRANT: Readonly<Grant> = deepFreeze({
-  group: '',
-  ipv4Pools: [],
-  ipv6Pools: [],
-  ipv6SubnetPrefix: 128,
-  explicitIpv4: '',
-  explicitIpv6: '',
-  routes: [],
-  noRoutes: [],
-  dns: [],
-  nbns: [],
-  defaultDomain: '',
-  splitDns: [],
-  tunnelAllDns: false,
-  clientBypassProtocol: false,
-  mtuBytes: 0,
-  dpdSeconds: 20,
-  mobileDpdSeconds: 1800,
-  keepaliveSeconds: 20,
-  idleTimeoutSeconds: 0,
-  mobileIdleTimeoutSeconds: 0,
-  sessionTimeoutSeconds: 0,
-  cookieTimeoutSeconds: 300,
-  disconnectedTimeoutSeconds: 1800,
-  rekeySeconds: 86_400,
-  maxSameClients: 3,
-  onLimit: 'refuse',
-  banner: '',
-  noUdp: false,
-  profileFile: '',
-});
 
 export type Resolved = { ok: true; grant: Grant; origins: GrantOrigins } | { ok: false; reason: Reason };
 

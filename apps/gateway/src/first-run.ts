@@ -56,7 +56,10 @@ export async function firstRun(
 
 /** `pin-sha256:BASE64` of the certificate's public key: what `openconnect --servercert` takes. */
 export async function certificatePin(certFile: string): Promise<string> {
-  const spki = new X509Certificate(await readFile(certFile)).publicKey.export({ type: 'spki', format: 'der' });
+  const spki = new X509Certificate(await readFile(certFile)).publicKey.export({
+    type: 'spki',
+    format: 'der',
+  });
   return `pin-sha256:${createHash('sha256').update(spki).digest('base64')}`;
 }
 
@@ -68,10 +71,14 @@ export function reachableAddresses(device = ''): string[] {
   const all = Object.entries(networkInterfaces())
     .filter(([name]) => name !== device)
     .flatMap(([, list]) => list ?? [])
-    .filter((entry) => !entry.internal && !entry.address.startsWith('fe80:') && !entry.address.startsWith('169.254.'));
-  return [...all.filter((entry) => entry.family === 'IPv4'), ...all.filter((entry) => entry.family === 'IPv6')].map(
-    (entry) => entry.address,
-  );
+    .filter(
+      (entry) =>
+        !entry.internal && !entry.address.startsWith('fe80:') && !entry.address.startsWith('169.254.'),
+    );
+  return [
+    ...all.filter((entry) => entry.family === 'IPv4'),
+    ...all.filter((entry) => entry.family === 'IPv6'),
+  ].map((entry) => entry.address);
 }
 
 async function selfSigned(state: StateFolder): Promise<void> {
@@ -83,7 +90,9 @@ async function selfSigned(state: StateFolder): Promise<void> {
   const names = [...new Set([name, 'localhost', ...reachableAddresses(), '127.0.0.1', '::1'])];
   const certificate = await x509.X509CertificateGenerator.createSelfSigned(
     {
-      serialNumber: randomBytes(16).toString('hex').replace(/^[89a-f]/, '7'),
+      serialNumber: randomBytes(16)
+        .toString('hex')
+        .replace(/^[89a-f]/, '7'),
       name: [{ CN: [name] }],
       notBefore: new Date(Date.now() - CLOCK_SKEW_MS),
       notAfter: new Date(Date.now() + CERTIFICATE_LIFETIME_MS),
@@ -101,9 +110,13 @@ async function selfSigned(state: StateFolder): Promise<void> {
     webcrypto,
   );
   const key = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey)).toString('base64');
-  await writeFile(state.key, `-----BEGIN PRIVATE KEY-----\n${key.replace(/.{64}/g, '$&\n').trimEnd()}\n-----END PRIVATE KEY-----\n`, {
-    mode: 0o600,
-  });
+  await writeFile(
+    state.key,
+    `-----BEGIN PRIVATE KEY-----\n${key.replace(/.{64}/g, '$&\n').trimEnd()}\n-----END PRIVATE KEY-----\n`,
+    {
+      mode: 0o600,
+    },
+  );
   await chmod(state.key, 0o600);
   await writeFile(state.cert, certificate.toString('pem') + '\n');
 }

@@ -47,7 +47,13 @@ export class GatewayLifecycle implements Lifecycle {
 
   status(): GatewayStatus {
     const { node, version, current } = this.#parts;
-    return { state: this.#state, version, node, revision: current.settings.revision, startedAt: this.#startedAt };
+    return {
+      state: this.#state,
+      version,
+      node,
+      revision: current.settings.revision,
+      startedAt: this.#startedAt,
+    };
   }
 
   /** All of the new configuration, or nothing of it: it is read and checked whole before anything takes it over. */
@@ -91,7 +97,8 @@ export class GatewayLifecycle implements Lifecycle {
 
   #rejected(errors: string[]): ReloadResult {
     const { revision } = this.#parts.current.settings;
-    for (const problem of errors) this.#parts.log.error({ problem }, 'configuration rejected, the old one stays');
+    for (const problem of errors)
+      this.#parts.log.error({ problem }, 'configuration rejected, the old one stays');
     this.#parts.events.append([
       { v: 1, at: this.#parts.now(), type: 'config.rejected', revision, detail: errors.join('\n') },
     ]);

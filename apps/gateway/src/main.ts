@@ -146,9 +146,11 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
     ...{ v: 1, at: now(), type, node: node.name, incarnation: node.incarnation },
   });
   const ready = import('./services.ts').then(async ({ openServices }) => {
-    const opened = await openServices({
-      ...{ settings, socket: state.socket, sessions, node: tunnels, events, metrics, log, lifecycle, now },
-    });
+    const opened = await sentence(
+      openServices({
+        ...{ settings, socket: state.socket, sessions, node: tunnels, events, metrics, log, lifecycle, now },
+      }),
+    );
     closers.push(() => opened.close());
     services.resolve(opened.upstreams);
     lifecycle.state = 'online';
@@ -186,11 +188,18 @@ async function openHost(
   await recoverHost(state.path);
   const problems = await preflight({ device, pools, returnPath });
   if (problems.length > 0) throw new StartError(problems.map((problem) => problem.text).join('\n'));
-  const engine = await sentence(createEngine({ engine: settings.engine, device, pools }));
+  const engine = await sentence(createEngine({ engine: settings.engine, device, pools, onLost: deviceLost }));
   closers.push(() => engine.close());
-  const host = await sentence(prepareHost({ device: engine.device, returnPath, pools, stateDir: state.path }));
+  const host = await sentence(
+    prepareHost({ device: engine.device, returnPath, pools, stateDir: state.path }),
+  );
   closers.push(() => host.close());
   return { engine, host };
+}
+
+/** Nothing works without the device: the process ends as at any fault that nobody caught, and is started again. */
+function deviceLost(): void {
+  throw new Error('the TUN device was taken away');
 }
 
 async function openListener(
@@ -232,7 +241,11 @@ function closeInReverse(closers: Closer[]): Closer {
     })());
 }
 
-function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void; reject: (error: unknown) => void } {
+function deferred<T>(): {
+  promise: Promise<T>;
+  resolve: (value: T) => void;
+  reject: (error: unknown) => void;
+} {
   let resolve: (value: T) => void = () => undefined;
   let reject: (error: unknown) => void = () => undefined;
   const promise = new Promise<T>((take, refuse) => {

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { AuthController, AuthModule, openAuth, readUsers } from '@sallyport/auth';
+import { AuthController, AuthModule, checkUsers, openAuth } from '@sallyport/auth';
 import type { Log, Metrics } from '@sallyport/chassis';
 import type { EventLog, NodeService, Sessions, Settings, Upstream } from '@sallyport/cluster';
 import { DownloaderController, DownloaderModule, openDownloader } from '@sallyport/downloader';
@@ -38,7 +38,11 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
   const authParts = await openAuth({ settings, sessions, events, metrics, log: log.child({ part: 'auth' }) });
   try {
     const auth = new AuthController(authParts);
-    const downloads = await openDownloader({ settings: settings(), auth, log: log.child({ part: 'downloader' }) });
+    const downloads = await openDownloader({
+      settings: settings(),
+      auth,
+      log: log.child({ part: 'downloader' }),
+    });
     const tally = new Tally(events);
     const admin = await serveAdmin(
       { sessions, node, events, accounts: authParts.directory, lifecycle, tally, log, now },
@@ -54,7 +58,7 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
     lifecycle.add({ prepare: (next) => downloads.prepare(next) });
     lifecycle.add({
       async prepare(next) {
-        if (next.usersFile !== '') await readUsers(next.usersFile);
+        await checkUsers(next);
         return () => authParts.directory.reload();
       },
     });

@@ -85,16 +85,22 @@ export class Watching {
     metrics.gauge('sallyport_sessions_limit', 'max-clients; 0 = no limit.', [], (gauge) =>
       gauge.set(settings().maxClients),
     );
-    metrics.gauge('sallyport_session_records', 'Sessions in the table, by state.', ['state'], async (gauge) => {
-      const counts = { authed: 0, up: 0, parked: 0, closed: 0 };
-      for (const session of await sessions.list()) counts[session.state] += 1;
-      for (const state of ['authed', 'up', 'parked'] as const) gauge.set({ state }, counts[state]);
-    });
+    metrics.gauge(
+      'sallyport_session_records',
+      'Sessions in the table, by state.',
+      ['state'],
+      async (gauge) => {
+        const counts = { authed: 0, up: 0, parked: 0, closed: 0 };
+        for (const session of await sessions.list()) counts[session.state] += 1;
+        for (const state of ['authed', 'up', 'parked'] as const) gauge.set({ state }, counts[state]);
+      },
+    );
     metrics.gauge(
       'sallyport_pool_addresses',
       'Addresses of each pool, by state.',
       ['pool', 'family', 'state'],
       async (gauge) => {
+        gauge.reset();
         for (const { pool, family, size, used } of await sessions.pools()) {
           gauge.set({ pool, family, state: 'used' }, used);
           gauge.set({ pool, family, state: 'free' }, Number(size) - used);

@@ -160,6 +160,7 @@ export class Edge {
   ): Promise<void> {
     const connection = this.#connections.get(request.socket);
     if (connection === undefined) return void response.destroy();
+    response.on('error', ignore);
     if (connection.stage !== 'head') return this.#handlePipelined(connection, request, response);
     connection.requests += 1;
     const refusal = checkHead(request, this.#limits);
@@ -224,8 +225,10 @@ export class Edge {
     answer: InsideResponse,
   ): Promise<void> {
     // The deadline of the upstream may have closed the connection meanwhile.
-    const gone = connection.stage !== 'upstream' || response.destroyed;
-    if (gone) return void (answer.body instanceof Uint8Array || (await answer.body.file.close()));
+    if (connection.stage !== 'upstream' || response.destroyed) {
+      if (!(answer.body instanceof Uint8Array)) await answer.body.file.close().catch(ignore);
+      return;
+    }
     const keep =
       !this.#closing &&
       answer.close !== true &&

@@ -217,7 +217,7 @@ export class TlsListener implements Listener {
     this.stats.open += 1;
     socket.once('close', () => (this.stats.open -= 1));
     this.#admitWaiting();
-    // One write is one TLS record; with it Node would merge queued writes. docs/protocol.md §6.2
+    // One write is one TLS record; with it Node would merge queued writes. docs/protocol.md §6.1
     Object.assign(socket, { _writev: null });
     this.#accept(new TlsStream(socket, factsOf(socket, arrival)));
   }

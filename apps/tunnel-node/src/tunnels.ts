@@ -32,16 +32,15 @@ import {
   parseConnect,
   ProtocolError,
   reasonText,
-  tlsOverhead,
-  tunnelMtu,
   type ChannelClose,
   type ConnectRequest,
   type Reason,
   type TunnelMtu,
 } from '@sallyport/protocol';
 import { closingAnswer } from './answers.ts';
+import { MAX_TEXT_LENGTH, MAX_TOKEN_LENGTH, mtuFor, remainingSeconds, statusOf } from './connect.ts';
 import type { ConnectHandler, ConnectHead } from './edge.ts';
-import type { ClientStream, StreamFacts } from './listener.ts';
+import type { ClientStream } from './listener.ts';
 import type { NodeMetrics, TunnelDrop } from './metrics.ts';
 import { checkStrap, type StrapMode } from './strap.ts';
 import { Tunnel, type Traffic, type TunnelOwner } from './tunnel.ts';
@@ -245,7 +244,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return this.#refuse(stream, 'error');
   }
 
-  #refuse(stream: ClientStream, reason: Reason, status = LOG_IN_AGAIN.has(reason) ? 401 : 503): Reason {
+  #refuse(stream: ClientStream, reason: Reason, status: number = statusOf(reason)): Reason {
     this.#farewell(stream, closingAnswer(status, reasonText(reason)));
     this.#log.debug({ reason, status }, 'CONNECT refused');
     return reason;
@@ -266,7 +265,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#options.metrics.dropped(reason, packets);
   }
 
-  /** From the tunnel: it is over. The record comes first, then the client is told. docs/protocol.md §6.6 */
+  /** From the tunnel: it is over. The record comes first, then the client is told. docs/protocol.md §6.4 */
   handleClose(tunnel: Tunnel, close: ChannelClose): void {
     this.#remove(tunnel);
     this.#settle(tunnel, close);
@@ -317,7 +316,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#leave(tunnel, tunnel.disconnectFrame(notice.reason));
   }
 
-  /** Without a packet: the client may be the same process, and a DISCONNECT would end it. docs/protocol.md §6.7 */
+  /** Without a packet: the client may be the same process, and a DISCONNECT would end it. docs/protocol.md §6.4 */
   #supersede(tunnel: Tunnel): void {
     this.#remove(tunnel);
     this.#options.metrics.tunnelEnded('superseded');
@@ -430,43 +429,6 @@ interface Released {
   at: number;
 }
 
-function mtuFor(request: ConnectRequest, facts: StreamFacts, session: Session): TunnelMtu {
-  return tunnelMtu({
-    baseMtuBytes: request.baseMtuBytes,
-    mtuBytes: request.mtuBytes,
-    outer: facts.peerAddress.includes(':') ? 'ipv6' : 'ipv4',
-    tls: tlsOverhead(facts.tlsVersion, facts.cipher),
-    limitBytes: session.grant.mtuBytes,
-  });
-}
-
-/** Until the session's absolute limit; 0 = no limit. The store refuses a session that is past it. */
-function remainingSeconds(session: Session): number {
-  const limit = session.grant.sessionTimeoutSeconds;
-  if (limit === 0) return 0;
-  const age = Number(BigInt(Date.now()) * 1000n - session.createdAt) / 1e6;
-  return Math.max(1, Math.round(limit - age));
-}
-
-/** These are final: the client must log in again. Everything else is 503: come back with the same token (C1). */
-const LOG_IN_AGAIN: ReadonlySet<Reason> = new Set<Reason>([
-  'token-missing',
-  'token-unknown',
-  'cookie-timeout',
-  'disconnected-timeout',
-  'session-timeout',
-  'idle-timeout',
-  'strap-failed',
-  'user-disconnect',
-  'server-disconnect',
-  'logout',
-  'terminated',
-  'replaced',
-  'user-locked',
-  'user-deleted',
-  'password-changed',
-]);
-
 const TICK_MS = 1000;
 export const CHECKPOINT_SECONDS = 60;
 /** How long a connection that was told to end may stay open. */
@@ -475,9 +437,5 @@ const LINGER_SECONDS = 5;
 const RELEASED_SECONDS = 120;
 const CLOSE_MS = 1000;
 export const CONNECTS_AT_ONCE = 2048;
-/** Characters; ours have 43. */
-export const MAX_TOKEN_LENGTH = 512;
-/** Characters of each text that a client says about itself. */
-export const MAX_TEXT_LENGTH = 256;
 const MAX_OWED = 20_000;
 const OWED_PER_TICK = 500;

@@ -76,7 +76,7 @@ export interface ConfigDocument<K> {
   values: Values<K>;
   problems: Problem[];
   /** Line of a key by its path; of the nearest key around it if it is absent. */
-  line(...path: string[]): number;
+  line: (...path: string[]) => number;
 }
 
 export const GLOBAL_SCOPE = 'global';
@@ -163,7 +163,7 @@ export function mapped<A, B>(type: ValueType<A>, says: string, parse: (value: A)
 /** A list, or one value that stands for a list of one. */
 export function listOf<T>(item: ValueType<T>): ValueType<T[]> {
   const schema = z.preprocess(
-    (value) => (Array.isArray(value) ? value : [value]),
+    (value): unknown[] => (Array.isArray(value) ? value : [value]),
     z.array(item.schema).max(MAX_LIST_ITEMS),
   );
   return { schema, says: `${item.says}, or a list of such` };
@@ -467,6 +467,5 @@ function at(row: readonly number[], index: number): number {
 }
 
 /** C0, DEL, C1, and the two line separators of Unicode. */
-// eslint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
 const MAX_SHOWN = 80;

@@ -37,7 +37,7 @@ function readableLines() {
         .join(' ');
       const clock = String(time).slice(11, 23);
       process.stderr.write(
-        `${clock} ${levels[level as number] ?? level} ${String(name)}: ${String(msg)}${text ? `  ${text}` : ''}\n`,
+        `${clock} ${levels[Number(level)] ?? String(level)} ${String(name)}: ${String(msg)}${text ? `  ${text}` : ''}\n`,
       );
     },
   };

@@ -11,11 +11,16 @@
  * With IPv6 each client gets a prefix (64 to 128 bits), and the first of the pool stays free, because network and
  * gateway address lie in it; the client's own address is the first host of its prefix.
  *
- * The only file on ipaddr.js. Inside, an address is a bigint and a block is an address without its host bits.
+ * Inside, an address is a bigint and a block is an address without its host bits.
  */
 import { randomBytes, randomInt } from 'node:crypto';
-import ipaddr from 'ipaddr.js';
-import type { Grant, Reason } from '@sallyport/protocol';
+import {
+  formatAddress,
+  parseAddress as parseBytes,
+  parseCidr as parseBlock,
+  type Grant,
+  type Reason,
+} from '@sallyport/protocol';
 import type { Families, Family } from './session-decisions.ts';
 import { FAMILIES, seconds } from './session-decisions.ts';
 import type { Micros, Session, SessionAddresses } from './session.ts';
@@ -360,26 +365,31 @@ function holds(pool: Pool, block: bigint): boolean {
 }
 
 function parseCidr(cidr: string): { bits: number; base: bigint; prefix: number } {
-  const [address, prefix] = ipaddr.parseCIDR(cidr);
-  const bits = address.kind() === 'ipv4' ? 32 : 128;
-  const host = BigInt(bits - prefix);
-  return { bits, base: (toNumber(address.toByteArray()) >> host) << host, prefix };
+  const block = parseBlock(cidr);
+  if (!block) throw new Error(`${cidr} is no block of addresses`);
+  return { bits: block.network.length * 8, base: toNumber(block.network), prefix: block.prefixLength };
 }
 
 function parseAddress(address: string): bigint {
-  return toNumber(ipaddr.parse(address).toByteArray());
+  return toNumber(bytesOf(address));
 }
 
 function canonical(address: string): string {
-  return ipaddr.parse(address).toString();
+  return formatAddress(bytesOf(address));
 }
 
 function format(value: bigint, bits: number): string {
   const hex = value.toString(16).padStart(bits / 4, '0');
-  return ipaddr.fromByteArray([...Buffer.from(hex, 'hex')]).toString();
+  return formatAddress(Buffer.from(hex, 'hex'));
 }
 
-function toNumber(bytes: number[]): bigint {
+function bytesOf(address: string): Uint8Array {
+  const bytes = parseBytes(address);
+  if (!bytes) throw new Error(`${address} is no address`);
+  return bytes;
+}
+
+function toNumber(bytes: Uint8Array): bigint {
   return BigInt(`0x${Buffer.from(bytes).toString('hex')}`);
 }
 

@@ -162,7 +162,10 @@ function parse(text: string): Identity | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
   const fields = new Map<string, unknown>(Object.entries(value));
   const pid = fields.get('pid');
-  const word = (name: string) => String(fields.get(name) ?? '');
+  const word = (name: string) => {
+    const field = fields.get(name);
+    return typeof field === 'string' || typeof field === 'number' ? String(field) : '';
+  };
   if (typeof pid !== 'number' || !Number.isSafeInteger(pid) || pid < 1) return undefined;
   return { pid, start: word('start'), boot: word('boot'), host: word('host'), namespace: word('namespace') };
 }

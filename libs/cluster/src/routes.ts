@@ -62,7 +62,6 @@ const DOWNLOADER_FOLDERS: readonly string[] = ['/CACHE/stc/', '/profiles/', '/1/
 const RESERVED_NAME = /^(?:\+.*|CACHE|CSCOSSLC|profiles|1|svc)$/;
 
 const ABSOLUTE_FORM = /^https?:\/\/[^/?]+/i;
-// eslint-disable-next-line no-control-regex -- control characters are what is looked for
 const AMBIGUOUS = /[\u0000-\u001f\u007f-\u009f\\;%]/;
 
 export const MAX_TARGET_LENGTH = 2048;

@@ -129,7 +129,6 @@ const profileName = parsed<string>('a name', (value) => {
 
 /** As they stand in a users-file, where `:` and `,` separate. */
 const accountName = parsed<string>('a name', (value) => {
-  // eslint-disable-next-line no-control-regex
   if (value === '' || /[\u0000-\u0020\u007f:,]/.test(value))
     return { problem: 'must not be empty nor hold spaces, control characters, : or ,' };
   return Buffer.byteLength(value) > MAX_NAME_BYTES
@@ -178,7 +177,13 @@ function choiceBut<T extends string>(refused: Record<string, string>, ...names: 
 
 // Keys
 
-type Facts = { unit?: string; reloads?: boolean; defaultText?: string; about: string; example: string };
+interface Facts {
+  unit?: string;
+  reloads?: boolean;
+  defaultText?: string;
+  about: string;
+  example: string;
+}
 
 function key<T>(type: ValueType<T>, value: T, { unit = '', reloads = true, ...facts }: Facts): Key<T> {
   return { kind: 'key', type, default: value, unit, reloads, ...facts };
@@ -461,7 +466,6 @@ export const SETTINGS_KEYS = {
     example: 'users',
   }),
   'packages-dir': key(path, '', {
-    reloads: false,
     about: 'Folder of client packages to offer for update.',
     example: 'packages',
   }),

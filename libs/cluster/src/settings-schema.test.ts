@@ -68,7 +68,7 @@ vhosts: { VPN.example.org: { server-cert: a.pem, server-key: b.pem, profiles: [s
   assert.ok(settings.groups['100']);
   assert.deepEqual({ ...settings.users.alice }, { explicitIpv4: '10.90.1.1', banner: 'Hi' });
   assert.deepEqual({ ...settings.users.constructor }, {});
-  assert.equal(settings.users.toString, undefined);
+  assert.ok(!('toString' in settings.users));
   const vhost = settings.vhosts['vpn.example.org'];
   assert.deepEqual(
     [vhost?.tls.certFiles, vhost?.tls.minVersion, vhost?.profiles],
@@ -190,6 +190,11 @@ test('a reload takes what may change and names what waits', () => {
   assert.equal(settings.revision, after.revision);
 });
 
+test('a key that another one follows by default is not named beside it', () => {
+  const { waiting } = reloadSettings(settingsIn(GOOD), settingsIn(`${GOOD}udp-port: 444\n`));
+  assert.deepEqual(waiting, ['udp-port']);
+});
+
 test('every key that waits for a start is one that the reload keeps back', () => {
   const changed = settingsIn(`${GOOD}
 listen-host: 192.0.2.1
@@ -202,7 +207,6 @@ listener: portable
 return-path: none
 node: { name: n, number: 2, advertised-udp-port: 3 }
 users-file: u
-packages-dir: p
 `);
   const { waiting } = reloadSettings(settingsIn(GOOD), changed);
   const documented = new Set(startOnlyKeys().map((name) => name.split('.')[0]));

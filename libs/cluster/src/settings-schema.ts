@@ -52,11 +52,18 @@ export function reloadSettings(before: Settings, after: Settings): { settings: S
   const settings = { ...after };
   const waiting: string[] = [];
   for (const [key, field] of Object.entries(START_ONLY)) {
-    if (isDeepStrictEqual(before[field], after[field])) continue;
+    if (isDeepStrictEqual(written(before, field), written(after, field))) continue;
     Object.assign(settings, { [field]: before[field] });
     waiting.push(key);
   }
   return { settings, waiting };
+}
+
+/** A value without what it takes from other keys: they are named by themselves. */
+function written(settings: Settings, field: keyof Settings): unknown {
+  const { node, udpPort } = settings;
+  if (field !== 'node') return settings[field];
+  return { ...node, advertisedUdpPort: node.advertisedUdpPort === udpPort ? 0 : node.advertisedUdpPort };
 }
 
 /** Networks of all scopes, each once: what the TUN device routes and `return-path: nat` covers. */
@@ -213,7 +220,7 @@ function mapNames<V, R>(
   make: (value: V, name: string) => R,
 ): Record<string, R> {
   // Without a prototype: names come from operators and from clients, `constructor` is one like any other.
-  const result: Record<string, R> = Object.create(null);
+  const result = Object.create(null) as Record<string, R>;
   for (const [name, value] of all ?? []) result[name] = make(value, name);
   return result;
 }
@@ -233,7 +240,6 @@ const START_ONLY = {
   'return-path': 'returnPath',
   node: 'node',
   'users-file': 'usersFile',
-  'packages-dir': 'packagesDir',
 } as const satisfies Record<string, keyof Settings>;
 
 /** What a session may use where the configuration says nothing. */

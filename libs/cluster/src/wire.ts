@@ -11,6 +11,14 @@ export const AUTH_WIRE = {
   loader: WIRE_LOADER,
 } as const;
 
+/** The same of the downloader's catalog. */
+export const CATALOG_WIRE = {
+  package: 'sallyport.catalog.v1',
+  service: 'CatalogService',
+  protoPath: fileURLToPath(new URL('../proto/catalog.proto', import.meta.url)),
+  loader: WIRE_LOADER,
+} as const;
+
 /** Names of oneofs in our contracts: the loader adds a property of that name that says which member is set. */
 const ONEOF_NAMES: ReadonlySet<string> = new Set(['answer']);
 

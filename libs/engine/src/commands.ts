@@ -31,7 +31,7 @@ export function run(program: string, args: readonly string[], input = ''): Promi
         const missing = error.code === 'ENOENT';
         const said = stderr.trim().split('\n').at(-1) ?? '';
         const text = missing
-          ? `The program ${program} is missing.`
+          ? `The program ${program} is missing: install the package ${PACKAGES[program] ?? program}.`
           : `${program} ${args.join(' ')} failed: ${said || error.message}`;
         reject(new CommandFailed(text, { cause: error }));
       },
@@ -44,3 +44,5 @@ export function run(program: string, args: readonly string[], input = ''): Promi
 const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const COMMAND_SECONDS = 20;
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
+/** Debian's names. */
+const PACKAGES: Record<string, string> = { ip: 'iproute2', nft: 'nftables' };

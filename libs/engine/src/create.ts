@@ -10,13 +10,15 @@ export interface EngineSettings {
   pools: readonly string[];
   /** MTU of the device; default `DEVICE_MTU_BYTES`. Smaller tunnels have their own. */
   mtuBytes?: number;
+  /** Somebody took the device away: no packet passes any more, and the process should end with an error. */
+  onLost?: () => void;
 }
 
 /** Opens the device. @throws Error with one sentence for the operator. */
 export async function createEngine(settings: EngineSettings): Promise<Engine> {
   if (settings.engine === 'native') throw new Error(NATIVE_MISSING);
-  const { device, pools, mtuBytes = DEVICE_MTU_BYTES } = settings;
-  return new PortableEngine(await openTun({ device, pools, mtuBytes }));
+  const { device, pools, mtuBytes = DEVICE_MTU_BYTES, onLost } = settings;
+  return new PortableEngine(await openTun({ device, pools, mtuBytes, onLost }));
 }
 
 export const NATIVE_MISSING = 'The native engine is not built yet: set engine to auto or portable.';

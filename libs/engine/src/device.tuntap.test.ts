@@ -70,6 +70,27 @@ inNamespace(import.meta.url, () => {
     ip('link', 'delete', 'sptaken');
   });
 
+  test('says when somebody takes the device away, and not when it is closed', async (t) => {
+    let lost = 0;
+    const onLost = () => (lost += 1);
+    const closed = await createEngine({ engine: 'auto', device: 'sptest3', pools: CONTRACT_POOLS, onLost });
+    await closed.close();
+    assert.equal(lost, 0);
+    const gone = new Promise<void>((resolve) => {
+      const opening = createEngine({
+        engine: 'auto',
+        device: 'sptest3',
+        pools: CONTRACT_POOLS,
+        onLost: resolve,
+      });
+      void opening.then((engine) => {
+        t.after(() => engine.close());
+        ip('link', 'delete', 'sptest3');
+      });
+    });
+    await gone;
+  });
+
   test('nothing is left of the device when its process is killed, and the name can be taken at once', async (t) => {
     const source = `
       import { createEngine } from ${JSON.stringify(new URL('./create.js', import.meta.url).href)};

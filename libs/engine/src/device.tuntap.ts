@@ -31,7 +31,7 @@ export async function openTun(settings: TunSettings): Promise<PacketDevice> {
     closeSync(tun.fd);
     throw error;
   }
-  return new TunDevice(settings.device, tun.fd);
+  return new TunDevice(settings.device, tun.fd, settings.onLost);
 }
 
 export interface TunSettings {
@@ -40,20 +40,24 @@ export interface TunSettings {
   mtuBytes: number;
   /** CIDRs of all pools, IPv4 and IPv6. */
   pools: readonly string[];
+  /** Somebody took the device away, for example by `ip link delete`: no packet passes any more. */
+  onLost?: (() => void) | undefined;
 }
 
 class TunDevice implements PacketDevice {
   readonly name: string;
   readonly #fd: number;
+  readonly #onLost: (() => void) | undefined;
   readonly #buffer = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES);
   #queueDrops = 0;
   #closing: Promise<void> | undefined;
   /** Ends when the last read has come back. */
   #reading: Promise<void> = Promise.resolve();
 
-  constructor(name: string, fd: number) {
+  constructor(name: string, fd: number, onLost: (() => void) | undefined) {
     this.name = name;
     this.#fd = fd;
+    this.#onLost = onLost;
   }
 
   start(onPacket: (packet: Uint8Array) => void): void {
@@ -62,10 +66,15 @@ class TunDevice implements PacketDevice {
         read(this.#fd, this.#buffer, 0, MAX_PACKET_BYTES, null, (error, length) => {
           if (this.#closing || (error && !TRANSIENT.has(error.code ?? ''))) {
             stopped();
+            if (!this.#closing) this.#onLost?.();
             return;
           }
-          if (!error && length > 0) onPacket(this.#buffer.subarray(0, length));
-          next();
+          try {
+            if (!error && length > 0) onPacket(this.#buffer.subarray(0, length));
+          } finally {
+            // The buffer is free again; a fault in one tunnel does not stop the others.
+            next();
+          }
         });
       };
       next();
@@ -208,6 +217,6 @@ function isConstructor(value: unknown): value is new () => unknown {
 export const ROUTE_PROTOCOL = 183;
 /** Largest IP packet. */
 const MAX_PACKET_BYTES = 65_535;
-const TRANSIENT = new Set(['EAGAIN', 'EINTR', 'EIO', 'ENOBUFS']);
+const TRANSIENT = new Set(['EAGAIN', 'EINTR']);
 const NAME_TRIES = 20;
 const NAME_RETRY_MS = 100;

@@ -224,9 +224,10 @@ async function hostBehind(t: TestContext): Promise<{ ipv4: string; ipv6: string 
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   t.after(async () => {
+    // First the link: it dies with the other namespace as well, a little later.
+    ip('link', 'delete', 'spgw0');
     child.kill('SIGKILL');
     await once(child, 'exit');
-    ip('link', 'delete', 'spgw0');
   });
   await once(child.stdout, 'data');
   const inside = (...args: string[]) =>

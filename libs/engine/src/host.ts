@@ -152,11 +152,13 @@ function tableName(device: string): string {
 /** Chains of others that drop what is forwarded and not named: Docker sets such a policy. */
 export async function forwardWarnings(device: string): Promise<string[]> {
   const chains = await droppingChains();
-  return chains.map(
-    (chain) =>
+  return chains.map((chain) => {
+    const program = chain.includes('ip6') ? 'ip6tables' : 'iptables';
+    return (
       `${chain} drops forwarded packets by default (Docker sets this): let those of the clients pass, for example with ` +
-      `\`iptables -I FORWARD -i ${device} -j ACCEPT\` and \`iptables -I FORWARD -o ${device} -j ACCEPT\`.`,
-  );
+      `\`${program} -I FORWARD -i ${device} -j ACCEPT\` and \`${program} -I FORWARD -o ${device} -j ACCEPT\`.`
+    );
+  });
 }
 
 async function droppingChains(): Promise<string[]> {

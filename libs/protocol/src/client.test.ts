@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { identifyClient } from '@sallyport/protocol';
+import { identifyClient } from './index.ts';
 
 const agent = (userAgent: string, more: Record<string, string> = {}) =>
   identifyClient({ 'user-agent': userAgent, ...more });

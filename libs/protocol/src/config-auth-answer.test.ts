@@ -18,7 +18,7 @@ import {
   type DocumentStyle,
   type FormDocument,
   type PackageFile,
-} from '@sallyport/protocol';
+} from './index.ts';
 
 interface Vector<T> {
   name: string;

@@ -13,7 +13,7 @@ import {
   parseForm,
   ProtocolError,
   type ClientMessage,
-} from '@sallyport/protocol';
+} from './index.ts';
 
 const vectors = JSON.parse(readFileSync(new URL('../vectors/config-auth.json', import.meta.url), 'utf8')) as {
   parse: { name: string; body: string; message: ClientMessage }[];

@@ -8,7 +8,7 @@ import {
   MAX_COOKIE_VALUE_LENGTH,
   MAX_COOKIES,
   parseCookies,
-} from '@sallyport/protocol';
+} from './index.ts';
 
 const hash = 'CEEFB74C4F62234EDFD0042A696F526951AF3792';
 

@@ -1,4 +1,4 @@
-/** Cookies of the gateway (docs/protocol.md §4.10). Their values are secrets, except `webvpnc`. */
+/** Cookies of the gateway (docs/protocol.md §7). Their values are secrets, except `webvpnc`. */
 
 export interface Cookies {
   /** Session token; '' = none. */

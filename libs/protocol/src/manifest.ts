@@ -1,6 +1,6 @@
 import { escapeXml } from './xml.ts';
 
-/** Manifests of phase 4 (docs/protocol.md §7): what the downloader offers, as XML. */
+/** Manifests of phase 4 (docs/protocol.md §8): what the downloader offers, as XML. */
 
 export interface PackageFile {
   /** e.g. `VPNCore`, `DART`. */

@@ -34,7 +34,7 @@ export class XmlError extends ProtocolError {
 export function parseXml(text: string, options: { maxLength?: number; maxNodes?: number } = {}): XmlElement {
   const { maxLength = MAX_XML_LENGTH, maxNodes = MAX_XML_NODES } = options;
   if (text.length > maxLength) throw new XmlError('XML is too long', 1, 413);
-  const parser = new SaxesParser({ position: true });
+  const parser = new SaxesParser<{ position: true; xmlns: false }>({ position: true, xmlns: false });
   const stack: Node[] = [];
   let root: Node | undefined;
   let nodes = 0;
@@ -51,7 +51,7 @@ export function parseXml(text: string, options: { maxLength?: number; maxNodes?:
     if (stack.length >= MAX_XML_DEPTH) refuse('XML is nested too deep');
     const node: Node = {
       name: tag.name,
-      attributes: new Map(attributes),
+      attributes: new Map<string, string>(attributes),
       children: [],
       text: '',
       line: parser.line,
@@ -130,7 +130,6 @@ const ESCAPES: Record<string, string> = {
   '\t': '&#x09;',
 };
 // XML 1.0 §2.2, production 2: everything else is a Char.
-// eslint-disable-next-line no-control-regex -- control characters are what is looked for
 const NOT_XML =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 

@@ -142,7 +142,7 @@ export interface ChangeAccountAnswer {
   problem: string;
 }
 
-export function tunnelMessage({ epoch, ...tunnel }: TunnelInfo): Tunnel {
+export function tunnelMessage({ epoch: _epoch, ...tunnel }: TunnelInfo): Tunnel {
   return {
     ...tunnel,
     rxBytes: String(tunnel.rxBytes),

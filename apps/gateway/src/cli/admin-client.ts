@@ -88,7 +88,7 @@ export class AdminClient {
   }
 
   /** Ends with the gateway, or when the loop over it is left. */
-  events(request: wire.EventsRequest): AsyncGenerator<wire.AdminEvent> {
+  events(request: wire.EventsRequest): AsyncGenerator<wire.AdminEvent, void> {
     return messages(this.#stub.events(request, new Metadata(), request.follow ? {} : deadline()));
   }
 
@@ -126,7 +126,7 @@ export async function socketProblem(socket: string): Promise<string | undefined>
   return `The socket ${socket} cannot be opened (${code}): name the gateway's socket with -s.`;
 }
 
-async function* messages<T>(stream: ClientReadableStream<T>): AsyncGenerator<T> {
+async function* messages<T>(stream: ClientReadableStream<T>): AsyncGenerator<T, void> {
   try {
     for await (const message of stream) yield message as T; // a stream of Node says `any` of what it holds
   } catch (error) {
@@ -138,7 +138,8 @@ async function* messages<T>(stream: ClientReadableStream<T>): AsyncGenerator<T> 
 
 function sentence(error: unknown): StartError {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  if (code === status.UNAVAILABLE)
+  // CANCELLED: it closed the call while it stopped; our own cancelling is nobody's error.
+  if (code === status.UNAVAILABLE || code === status.CANCELLED)
     return new StartError('The gateway went away before it answered.', { cause: error });
   if (code === status.DEADLINE_EXCEEDED)
     return new StartError('The gateway did not answer in time: look at its log.', { cause: error });

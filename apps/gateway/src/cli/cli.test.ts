@@ -13,6 +13,7 @@ import { serveAdmin } from '../admin/serve-admin.ts';
 import type { AdminServer } from '../admin/serve-admin.ts';
 import type { Account, AccountOrder, ReloadResult } from '../admin/ports.ts';
 import { Tally } from '../admin/tally.ts';
+import { AdminClient } from './admin-client.ts';
 import { columns, duration, bytes } from './occtl-form.ts';
 import { sallyportProgram } from './program.ts';
 
@@ -102,7 +103,7 @@ test('show users has the keys of occtl in their order, and our Node', async () =
       'Full session',
       'Session',
       'Node',
-    ].map((key) => Reflect.get(first, key)),
+    ].map((key) => field(first, key)),
     [
       7,
       'alice',
@@ -119,8 +120,8 @@ test('show users has the keys of occtl in their order, and our Node', async () =
       'n1',
     ],
   );
-  assert.deepEqual(Reflect.get(Object(json[1]), 'Routes'), ['defaultroute']);
-  assert.equal(Reflect.get(Object(json[1]), 'DTLS cipher'), 'PSK-AES');
+  assert.deepEqual(field(json[1], 'Routes'), ['defaultroute']);
+  assert.equal(field(json[1], 'DTLS cipher'), 'PSK-AES');
 
   const { text } = await run('show', 'users');
   assert.match(
@@ -196,7 +197,7 @@ test('show status has the keys of occtl and counts what happened', async () => {
       'Min MTU',
       'Max MTU',
       'Version',
-    ].map((key) => Reflect.get(json, key)),
+    ].map((key) => field(json, key)),
     ['online', 3660, NOW / 1000 - 3660, ' 1h:01m', 2, 1, 1, 1300, 1434, '9.9.9'],
   );
   assert.match((await run('show', 'status')).text, /Status: online\n {2}Version: 9\.9\.9\n/);
@@ -206,9 +207,9 @@ test('sessions are listed, found by the beginning of their id, and terminated', 
   const session = await createSession('erin');
   const { json } = await run('-j', 'show', 'sessions', 'valid');
   assert.ok(Array.isArray(json));
-  const shown: unknown = json.find((one) => Reflect.get(Object(one), 'Username') === 'erin');
-  assert.deepEqual(Object.keys(Object(shown)).slice(0, SESSION_KEYS.length), SESSION_KEYS);
-  assert.equal(Reflect.get(Object(shown), 'Full session'), session.id);
+  const shown: unknown = json.find((one) => field(one, 'Username') === 'erin');
+  assert.deepEqual(Object.keys(fields(shown)).slice(0, SESSION_KEYS.length), SESSION_KEYS);
+  assert.equal(field(shown, 'Full session'), session.id);
 
   const short = session.id.slice(0, 8);
   assert.match((await run('show', 'session', short)).text, /Username: erin/);
@@ -247,19 +248,39 @@ test('events come as lines, with what administrators did', async () => {
     .split('\n')
     .map((line): unknown => JSON.parse(line));
   assert.deepEqual(
-    events.map((event) => ['type', 'user', 'reason', 'detail'].map((key) => Reflect.get(Object(event), key))),
+    events.map((event) => ['type', 'user', 'reason', 'detail'].map((key) => field(event, key))),
     [
       ['started', 'hugo', undefined, undefined],
       ['ended', 'hugo', 'terminated', undefined],
       ['admin.changed', undefined, undefined, 'terminate user hugo'],
     ],
   );
-  assert.equal(Reflect.get(Object(events[1]), 'sessionId'), session.id);
+  assert.equal(field(events[1], 'sessionId'), session.id);
   const { text: human } = await run('show', 'events', '--last', '2', '--once');
   assert.match(
     human,
     /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ended +user=hugo profile=staff session=\S{6} reason=terminated\n/,
   );
+});
+
+test('events are followed until the gateway goes away, which is one sentence', async () => {
+  const socket = join(world.folder, 'second.sock');
+  const second = await serveAdmin(parts(), socket);
+  const client = await AdminClient.open(socket);
+  const followed = client.events({ last: 0, follow: true });
+  const next = followed.next();
+  const fact = { v: 1, at: 5n, type: 'config.applied', revision: 'r7', detail: '' } as const;
+  // The call reaches the service at some time; what happened before is not followed.
+  const again = setInterval(() => world.events.append([fact]), 20);
+  const first = await next;
+  clearInterval(again);
+  assert.ok(!first.done);
+  assert.deepEqual([first.value.type, first.value.detail], ['config.applied', 'r7']);
+  const rest = (async () => {
+    for await (const _event of followed);
+  })();
+  await Promise.all([assert.rejects(rest, /The gateway went away/), second.close()]);
+  client.close();
 });
 
 test('a reload says what waits, and with errors that the old configuration stays', async () => {
@@ -334,7 +355,7 @@ test('check-config gives all errors and the exit code, as text and as JSON', asy
   assert.deepEqual([code, text], [1, '']);
   assert.match(error, /x\.yaml:1: unknown key "tcp-prot"; did you mean "tcp-port"\?/);
   const { json } = await run('-j', 'check-config', file);
-  assert.deepEqual(Reflect.get(Object(json), 'errors'), error.split('\n'));
+  assert.deepEqual(field(json, 'errors'), error.split('\n'));
 });
 
 test('a socket that may not be opened is named', { skip: process.getuid?.() === 0 }, async () => {
@@ -452,7 +473,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
 /** Commander's own errors are thrown, its help goes nowhere. */
 function silence(command: ReturnType<typeof sallyportProgram>): void {
   command.exitOverride().configureOutput({ writeErr: () => undefined });
-  command.commands.forEach((sub) => silence(sub as typeof command));
+  command.commands.forEach((sub) => silence(sub));
 }
 
 function safeJson(text: string): unknown {
@@ -463,9 +484,18 @@ function safeJson(text: string): unknown {
   }
 }
 
+function fields(json: unknown): Record<string, unknown> {
+  assert.ok(typeof json === 'object' && json !== null);
+  return { ...json };
+}
+
+function field(json: unknown, key: string): unknown {
+  return fields(json)[key];
+}
+
 function idsOf(json: unknown): unknown[] {
   assert.ok(Array.isArray(json));
-  return json.map((one) => Reflect.get(Object(one), 'ID'));
+  return json.map((one) => field(one, 'ID'));
 }
 
 function tunnel(tunnelId: number, user: string, more: Partial<TunnelInfo> = {}): TunnelInfo {

@@ -4,11 +4,12 @@
  */
 import { existsSync } from 'node:fs';
 import { Argument, Command } from 'commander';
-import { readSettings, settingsReference } from '@sallyport/cluster';
+import { settingsReference } from '@sallyport/cluster';
 import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
 import { accountsOf } from './accounts.ts';
 import { AdminClient } from './admin-client.ts';
+import { configurationErrors } from './check-config.ts';
 import * as form from './occtl-form.ts';
 import { readNewPassword } from './prompt.ts';
 import type { Input } from './prompt.ts';
@@ -119,9 +120,8 @@ function addRoles(program: Command, around: Surroundings): void {
     .description('check a configuration file and the files that it names; all errors at once')
     .argument('<file>')
     .action(async (file: string) => {
-      const result = await readSettings(file);
       const json = program.opts<GlobalOptions>().json ?? false;
-      const errors = 'errors' in result ? result.errors : [];
+      const errors = await configurationErrors(file);
       if (json) around.out(`${JSON.stringify({ errors }, null, 2)}\n`);
       if (errors.length > 0) throw new StartError(errors.join('\n'));
       if (!json) around.out(`${file}: no errors\n`);

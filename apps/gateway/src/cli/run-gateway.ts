@@ -1,12 +1,6 @@
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import {
-  checkThreadPool,
-  endOnUncaughtFaults,
-  errorFields,
-  runService,
-  StartError,
-} from '@sallyport/chassis';
+import { checkThreadPool, endOnUncaughtFaults, runService, StartError } from '@sallyport/chassis';
 import type { Log } from '@sallyport/chassis';
 import { exampleSettings } from '@sallyport/cluster';
 import type { Settings } from '@sallyport/cluster';
@@ -49,7 +43,7 @@ export async function runGateway(
     );
   }
   const gateway = await start({ config: file, stateDir: state.path });
-  const service = runService(
+  runService(
     { stop: () => gateway.close(), reload: () => gateway.lifecycle.reload() },
     { log: gateway.log, title: 'sallyport gateway' },
   );
@@ -57,10 +51,8 @@ export async function runGateway(
   try {
     await gateway.ready;
   } catch (fault) {
-    gateway.log.error({ err: errorFields(fault) }, 'the services could not be loaded');
-    process.exitCode = 1;
-    service.stop();
-    return;
+    await gateway.close();
+    throw fault;
   }
   if (isFirstRun) print(await welcome(gateway.settings(), demo));
 }

@@ -1,0 +1,56 @@
+/** What a CONNECT asks for, and which status refuses it (docs/protocol.md §5). */
+import type { Session } from '@sallyport/cluster';
+import {
+  tlsOverhead,
+  tunnelMtu,
+  type ConnectRequest,
+  type Reason,
+  type TunnelMtu,
+} from '@sallyport/protocol';
+import type { StreamFacts } from './listener.ts';
+
+export function mtuFor(request: ConnectRequest, facts: StreamFacts, session: Session): TunnelMtu {
+  return tunnelMtu({
+    baseMtuBytes: request.baseMtuBytes,
+    mtuBytes: request.mtuBytes,
+    outer: facts.peerAddress.includes(':') ? 'ipv6' : 'ipv4',
+    tls: tlsOverhead(facts.tlsVersion, facts.cipher),
+    limitBytes: session.grant.mtuBytes,
+  });
+}
+
+/** Until the session's absolute limit; 0 = no limit. The store refuses a session that is past it. */
+export function remainingSeconds(session: Session): number {
+  const limit = session.grant.sessionTimeoutSeconds;
+  if (limit === 0) return 0;
+  const age = Number(BigInt(Date.now()) * 1000n - session.createdAt) / 1e6;
+  return Math.max(1, Math.round(limit - age));
+}
+
+/** These are final: the client must log in again. Everything else is 503: come back with the same token (C1). */
+export function statusOf(reason: Reason): 401 | 503 {
+  return LOG_IN_AGAIN.has(reason) ? 401 : 503;
+}
+
+const LOG_IN_AGAIN: ReadonlySet<Reason> = new Set<Reason>([
+  'token-missing',
+  'token-unknown',
+  'cookie-timeout',
+  'disconnected-timeout',
+  'session-timeout',
+  'idle-timeout',
+  'strap-failed',
+  'user-disconnect',
+  'server-disconnect',
+  'logout',
+  'terminated',
+  'replaced',
+  'user-locked',
+  'user-deleted',
+  'password-changed',
+]);
+
+/** Characters; ours have 43. */
+export const MAX_TOKEN_LENGTH = 512;
+/** Characters of each text that a client says about itself. */
+export const MAX_TEXT_LENGTH = 256;
