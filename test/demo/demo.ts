@@ -48,7 +48,7 @@ interface Scene {
 
 async function main(argv: readonly string[]): Promise<boolean> {
   const options = parseArguments(argv);
-  if (options === undefined) return false;
+  if (options === undefined) return argv.includes('--help');
   await requireTools();
   const lab = await Lab.open({ lanRoute: false });
   try {
@@ -59,6 +59,7 @@ async function main(argv: readonly string[]): Promise<boolean> {
     if (options.anyconnect) good = (await tellAnyConnect(scene)) && good;
     if (options.keep && good) await keepUp(scene);
     good = (await endStory(scene, client)) && good;
+    if (good) say(green('     Everything worked.'));
     return good;
   } finally {
     idle();
@@ -73,7 +74,6 @@ function parseArguments(argv: readonly string[]): Options | undefined {
     say('npm run demo [-- [--keep] [--anyconnect]]');
     say('  --keep        stay up afterwards; Ctrl-C removes everything');
     say("  --anyconnect  also show a scripted AnyConnect for Windows, Cisco's client as documented");
-    if (!unknown.includes('--help')) process.exitCode = 1;
     return undefined;
   }
   return { keep: argv.includes('--keep'), anyconnect: argv.includes('--anyconnect') };
@@ -246,7 +246,7 @@ async function provePassage({ lab, gateway }: Scene, client: Openconnect): Promi
 
 function describeUser(user: Record<string, unknown> | undefined): string {
   if (user === undefined) return 'nobody';
-  const shown = ['Username', 'IPv4', 'IPv6', 'RX', 'TX'].map((key) => {
+  const shown = ['Username', 'IPv4', 'IPv6'].map((key) => {
     const value = user[key];
     return `${key} ${typeof value === 'string' || typeof value === 'number' ? value : '-'}`;
   });
@@ -277,9 +277,8 @@ async function eventsOf(gateway: Gateway): Promise<string> {
 
 async function tellAnyConnect({ lab, certSha1, password }: Scene): Promise<boolean> {
   title('Beside it: a scripted AnyConnect 4.10 for Windows');
-  note(
-    "Cisco's client is not here; this one follows its documented flow, each request on a TLS connection of its own.",
-  );
+  note("Cisco's client is not here; this one follows its documented flow,");
+  note('each request on a TLS connection of its own.');
   const client = new AnyConnect({ lab, platform: 'windows', strap: true });
   phase('1+2', 'TLS and group selection');
   describeStep('init', await client.init());
@@ -289,11 +288,9 @@ async function tellAnyConnect({ lab, certSha1, password }: Scene): Promise<boole
   describeStep('auth-reply, <opaque> written differently than it came', granted);
   phase('4', 'Downloader', 'a program of its own, on new TLS connections');
   for (const item of await client.download()) {
-    wire(
-      '→',
-      `GET …/${item.path.split('/').slice(-2).join('/').slice(0, 40)}`,
-      `${item.status}, ${item.bytes} bytes${item.announcedSha1 === '' ? '' : ', SHA-1 as announced'}`,
-    );
+    const name = item.path.split('?')[0]?.split('/').at(-1) ?? '';
+    const hash = item.announcedSha1 === '' ? '' : ', SHA-1 as announced';
+    wire('→', `GET …/${name}`, `${item.status}, ${item.bytes} bytes${hash}`);
   }
   let good = check(
     client.certificateHashes.every((hash) => hash === certSha1),
@@ -394,8 +391,7 @@ const FETCH =
 
 main(process.argv.slice(2)).then(
   (good) => {
-    process.exitCode ??= good ? 0 : 1;
-    if (good) say(green('     Everything worked.'));
+    process.exitCode = good ? 0 : 1;
   },
   (error: unknown) => {
     idle();
