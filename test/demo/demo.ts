@@ -58,7 +58,8 @@ async function main(argv: readonly string[]): Promise<boolean> {
     let good = await tellStory(scene, client);
     if (options.anyconnect) good = (await tellAnyConnect(scene)) && good;
     if (options.keep && good) await keepUp(scene);
-    good = (await endStory(scene, client)) && good;
+    if (scene.gateway.running) good = (await endStory(scene, client)) && good;
+    else note('The gateway was ended before.');
     if (good) say(green('     Everything worked.'));
     return good;
   } finally {
