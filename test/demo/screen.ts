@@ -47,4 +47,4 @@ export function check(good: boolean, text: string): boolean {
   return good;
 }
 
-const WHAT_WIDTH = 27;
+const WHAT_WIDTH = 25;

@@ -10,7 +10,7 @@
  * Names are `sp-PID-N-ROLE`, so laboratories can stand side by side, and what a dead process left is found again.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -104,6 +104,8 @@ export class Lab {
     const child = spawn('ip', ['netns', 'exec', namespace, ...argv], {
       stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
+      // Ctrl-C on a terminal is for us alone: we end them in order.
+      detached: true,
     });
     this.#children.add(child);
     let output = '';
@@ -282,12 +284,17 @@ export function leftovers(): string[] {
   return namespaceNames().filter((name) => name.startsWith(`${PREFIX}-${process.pid}-`));
 }
 
-/** Removes what laboratories of processes that are gone have left. */
+/** Removes what laboratories of processes that are gone have left: namespaces with what runs there, and folders. */
 export function sweep(): void {
-  for (const name of namespaceNames()) {
-    const pid = new RegExp(`^${PREFIX}-(\\d+)-`).exec(name)?.[1];
-    if (pid !== undefined && !isNode(pid)) removeNamespace(name);
+  for (const name of namespaceNames()) if (isOrphan(name)) removeNamespace(name);
+  for (const name of readdirSync(tmpdir())) {
+    if (isOrphan(name)) rmSync(join(tmpdir(), name), { recursive: true, force: true });
   }
+}
+
+function isOrphan(name: string): boolean {
+  const pid = new RegExp(`^${PREFIX}-(\\d+)-\\d+-`).exec(name)?.[1];
+  return pid !== undefined && !isNode(pid);
 }
 
 function isNode(pid: string): boolean {

@@ -35,7 +35,7 @@ test('V12: cookies too long, too many, doubled or not base64 are no login and no
         }
       }
     },
-    { counter: 'sallyport_connects_total', labels: { result: 'token-unknown' }, atLeast: 3 },
+    { counter: 'sallyport_connects_total', labels: { result: 'token-missing' }, atLeast: 3 },
   );
 });
 
@@ -86,7 +86,7 @@ async function ask(method: 'POST' | 'CONNECT', cookie: string): Promise<HttpAnsw
   try {
     const headers = [['Cookie', cookie] as const, ['X-Aggregate-Auth', '1'] as const];
     if (method === 'CONNECT') return await tls.request({ method, path: '/CSCOSSLC/tunnel', headers });
-    const body = `<config-auth client="vpn" type="auth-reply" aggregate-auth-version="2"><auth><username>${ALICE.name}</username><password>${ALICE.password}</password></auth></config-auth>`;
+    const body = `<config-auth client="vpn" type="auth-reply" aggregate-auth-version="2"><auth><username>${ALICE.name}</username><password>not ${ALICE.password}</password></auth></config-auth>`;
     return await tls.request({ method, path: '/', headers, body });
   } finally {
     tls.close();
