@@ -102,26 +102,23 @@ test('a wrong reply that is repeated gets the same form and costs no try', async
   formOf(await auth.reply(reply(second, WRONG)));
 });
 
-test('a right reply that is repeated gives a session that works, and leaves no other behind', async (t) => {
+test('a right reply that is repeated gives a session that works, and takes none away', async (t) => {
   const { auth, sessions } = await started(t);
   const form = formOf(await auth.begin(begin()));
   const lost = grantedOf(await auth.reply(reply(form, RIGHT)));
   const again = grantedOf(await auth.reply(reply(form, RIGHT)));
   assert.equal((await auth.lookup({ token: again.token })).live, true);
-  assert.equal((await auth.lookup({ token: lost.token })).live, false);
-  assert.deepEqual(
-    (await sessions.list()).map((session) => session.id),
-    [again.sessionId],
-  );
+  assert.equal((await auth.lookup({ token: lost.token })).live, true);
+  assert.equal((await sessions.list()).length, 2);
 });
 
-test('two right replies at once leave one session', async (t) => {
+test('two right replies at once are both good', async (t) => {
   const { auth, sessions } = await started(t);
   const form = formOf(await auth.begin(begin()));
   const answers = await Promise.all([auth.reply(reply(form, RIGHT)), auth.reply(reply(form, RIGHT))]);
-  const alive = await sessions.list();
-  assert.equal(alive.length, 1);
-  assert.ok(answers.some((answer) => answer.granted?.sessionId === alive[0]?.id));
+  const alive = new Set((await sessions.list()).map((session) => session.id));
+  assert.equal(alive.size, 2);
+  for (const answer of answers) assert.ok(alive.has(grantedOf(answer).sessionId));
 });
 
 test('a granted login gives nothing to who has its handle but not the password, nor once its session is in use', async (t) => {
@@ -140,6 +137,7 @@ test('a granted login gives nothing to who has its handle but not the password, 
     wantIpv6: false,
     client: { address: '', userAgent: '', platform: '', hostname: '' },
     strapKey: '',
+    mtuBytes: 1400,
     seenEpoch: 0n,
   });
   assert.equal((await sessions.get(granted.sessionId))?.state, 'up');

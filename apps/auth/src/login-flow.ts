@@ -214,7 +214,10 @@ export class LoginFlow {
     return login.state === 'refused' ? refusal(login.reason) : this.#form(login, client, settings);
   }
 
-  /** The reply came again, so its answer was lost: the session that nobody can use is replaced by one. */
+  /**
+   * The reply came again: its answer was lost, or something on the way doubled it. The client may hold either token, so
+   * both are good; the one that is not used ends by its cookie-timeout.
+   */
   async #grantAgain(
     login: Login,
     result: MethodResult,
@@ -228,7 +231,6 @@ export class LoginFlow {
     }
     const previous = await this.#parts.sessions.get(login.sessionId);
     if (previous && previous.state !== 'authed') return refusal('login-expired');
-    if (previous) await this.#parts.sessions.end(previous.id, 'replaced');
     return this.#grant(login, client, settings, login.revision);
   }
 
@@ -266,12 +268,18 @@ export class LoginFlow {
       return this.#refuseProven(login, user, lost, revision);
     }
     const granted = grantLogin(login, session.id, this.#parts.now());
-    if (revision !== undefined && !(await this.#parts.logins.replace(granted, revision))) {
+    if (revision !== undefined && !(await this.#storeGranted(granted, revision))) {
       await this.#parts.sessions.end(session.id, 'replaced');
       return refusal('login-expired');
     }
     this.#parts.attempts.succeeded(login, user, session.id);
     return { granted: { ...grantedAnswer(session), token } };
+  }
+
+  /** Two right replies at once are both granted. */
+  async #storeGranted(granted: Login, revision: number): Promise<boolean> {
+    if (await this.#parts.logins.replace(granted, revision)) return true;
+    return (await this.#parts.logins.find(granted.id))?.state === 'granted';
   }
 
   async #refuseProven(login: Login, user: string, reason: Reason, revision?: number): Promise<LoginAnswer> {

@@ -15,8 +15,13 @@ export function mtuFor(request: ConnectRequest, facts: StreamFacts, session: Ses
     mtuBytes: request.mtuBytes,
     outer: facts.peerAddress.includes(':') ? 'ipv6' : 'ipv4',
     tls: tlsOverhead(facts.tlsVersion, facts.cipher),
-    limitBytes: session.grant.mtuBytes,
+    limitBytes: smaller(session.grant.mtuBytes, session.mtuBytes),
   });
+}
+
+/** Of two limits, 0 = none. A reconnect never gets a larger MTU than the first tunnel: clients have overrun buffers. */
+function smaller(a: number, b: number): number {
+  return a === 0 || b === 0 ? Math.max(a, b) : Math.min(a, b);
 }
 
 /** Until the session's absolute limit; 0 = no limit. The store refuses a session that is past it. */

@@ -11,17 +11,18 @@ export interface StrapProof {
   clientFinished: Uint8Array | undefined;
 }
 
-export type StrapVerdict = { ok: true; nextKey: string } | { ok: false };
+export type StrapVerdict = { ok: true; nextKey: string; provedKey: string } | { ok: false };
 
 /**
  * Is this the client that logged in (docs/protocol.md §5.7)? The proof may be made with any of the stored keys: a CONNECT
  * whose answer was lost has rotated the client's key already.
  * @param storedKeys of the session, base64 SPKI.
- * @returns with `nextKey` the key to store from now on; '' = keep those that are stored.
+ * @returns `nextKey`: the key to store from now on, '' = keep those that are stored; `provedKey`: the stored key that the
+ *   client has shown to have, '' = none.
  */
 export function checkStrap(mode: StrapMode, storedKeys: readonly string[], proof: StrapProof): StrapVerdict {
   const newKey = parseStrapKey(proof.pubkey);
-  const rotated: StrapVerdict = { ok: true, nextKey: newKey ? proof.pubkey : '' };
+  const rotated: StrapVerdict = { ok: true, nextKey: newKey ? proof.pubkey : '', provedKey: '' };
   if (mode === 'off') return storedKeys.length > 0 ? rotated : KEEP;
   if (storedKeys.length === 0 || proof.verify === '') return mode === 'strict' ? FAILED : KEEP;
   if (proof.clientFinished === undefined) return mode === 'strict' ? FAILED : rotated;
@@ -31,7 +32,8 @@ export function checkStrap(mode: StrapMode, storedKeys: readonly string[], proof
   for (const stored of storedKeys) {
     const key = parseStrapKey(stored);
     // A client that does not rotate signs the key that it has.
-    if (key && signedBy(key, strapMessage(proof.clientFinished, newKey ?? key), signature)) return rotated;
+    if (key && signedBy(key, strapMessage(proof.clientFinished, newKey ?? key), signature))
+      return { ...rotated, provedKey: stored };
   }
   return FAILED;
 }
@@ -46,5 +48,5 @@ function signedBy(spki: Uint8Array, message: Uint8Array, signature: Uint8Array):
   }
 }
 
-const KEEP: StrapVerdict = { ok: true, nextKey: '' };
+const KEEP: StrapVerdict = { ok: true, nextKey: '', provedKey: '' };
 const FAILED: StrapVerdict = { ok: false };

@@ -153,6 +153,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
         hostname: request.hostname.slice(0, MAX_TEXT_LENGTH),
       },
       strapKey: verdict.nextKey,
+      strapProved: verdict.provedKey,
+      mtuBytes: mtu.mtuBytes,
       seenEpoch: this.#seenEpoch,
     });
     if (!claim.ok) return this.#refuse(stream, claim.reason);

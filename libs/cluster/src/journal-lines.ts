@@ -104,6 +104,7 @@ function event(line: Fields, v: number, type: string, checked: Checked): Session
         addresses: addresses(line.object('addresses')),
         client: client(line.object('client')),
         strapKeys: line.texts('strapKeys'),
+        mtuBytes: line.count('mtuBytes'),
         resumed: line.flag('resumed'),
         moved: line.flag('moved'),
       };
@@ -128,6 +129,7 @@ function record(line: Fields, v: number, checked: Checked): Session {
     lease: line.has('lease') ? lease(line.object('lease')) : undefined,
     addresses: addresses(line.object('addresses')),
     strapKeys: line.texts('strapKeys'),
+    mtuBytes: line.count('mtuBytes'),
     createdAt: line.whole('createdAt'),
     upAt: line.whole('upAt'),
     parkedAt: line.whole('parkedAt'),

@@ -263,6 +263,7 @@ function claimedEvent(
     addresses,
     client: request.client,
     strapKeys: rotated(session.strapKeys, request),
+    mtuBytes: session.mtuBytes === 0 ? request.mtuBytes : session.mtuBytes,
     resumed: session.state !== 'authed',
     moved: session.lease !== undefined && session.lease.name !== name,
   };

@@ -107,6 +107,7 @@ export function sampleClaim(
     wantIpv6: true,
     client: sampleClient,
     strapKey: '',
+    mtuBytes: 1400,
     seenEpoch: 0n,
     ...changes,
   };

@@ -20,6 +20,7 @@ const claimed: SessionEvent = {
   addresses: { ipv4: '10.90.0.9', ipv6: 'fd00::9' },
   client: sampleClient,
   strapKeys: ['new', 'key'],
+  mtuBytes: 1400,
   resumed: false,
   moved: false,
 };

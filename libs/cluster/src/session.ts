@@ -65,6 +65,8 @@ export interface Session {
   addresses: SessionAddresses;
   /** base64 SPKI of the client's STRAP keys, newest first, at most two; empty = client has none. */
   strapKeys: string[];
+  /** MTU that was offered first, bytes: a later tunnel never gets a larger one. 0 = no tunnel yet. */
+  mtuBytes: number;
   createdAt: Micros;
   /** Start of the present tunnel. */
   upAt: Micros;
@@ -114,6 +116,7 @@ export type SessionEvent = EventHead &
         addresses: SessionAddresses;
         client: SessionClient;
         strapKeys: string[];
+        mtuBytes: number;
         resumed: boolean;
         moved: boolean;
       }
@@ -213,6 +216,7 @@ function started(event: EventOf<'started'>): Session {
     lease: undefined,
     addresses: NO_ADDRESSES,
     strapKeys: event.strapKeys,
+    mtuBytes: 0,
     createdAt: event.at,
     upAt: 0n,
     parkedAt: 0n,
@@ -243,6 +247,7 @@ function claimed(session: Session, event: EventOf<'claimed'>): Session {
     addresses: event.addresses,
     client: event.client,
     strapKeys: event.strapKeys,
+    mtuBytes: event.mtuBytes,
     upAt: event.at,
     parkedAt: 0n,
     activeAt: activeAtClaim(session, event.at),

@@ -392,6 +392,13 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
         }
       });
 
+      it('keeps the MTU that was offered first', async () => {
+        const session = await sessions.create(sampleLogin(hashToken(newToken())));
+        assert.equal(session.mtuBytes, 0);
+        assert.equal((await up(session, { mtuBytes: 1318 })).session.mtuBytes, 1318);
+        assert.equal((await up(session, { mtuBytes: 1418 })).session.mtuBytes, 1318);
+      });
+
       it('keeps the newest STRAP key and the one before it', async () => {
         const session = await sessions.create({ ...sampleLogin(hashToken(newToken())), strapKey: 'A0' });
         assert.deepEqual(session.strapKeys, ['A0']);

@@ -74,6 +74,8 @@ export interface ClaimRequest {
   strapKey: string;
   /** The key that this CONNECT proved to have: it stays good until the new one is used. Absent = the newest stored. */
   strapProved?: string;
+  /** MTU that the answer will offer, bytes. */
+  mtuBytes: number;
   /** Highest epoch that this node has seen. */
   seenEpoch: Micros;
 }

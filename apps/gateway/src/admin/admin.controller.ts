@@ -33,7 +33,7 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'Status')
-  async status(): Promise<wire.StatusAnswer> {
+  async status(): Promise<wire.StatusResponse> {
     const { lifecycle, node, tally } = this.#parts;
     const { state, version, revision, startedAt, node: name } = lifecycle.status();
     const mtus = (await node.tunnels()).map((tunnel) => tunnel.mtuBytes);
@@ -62,7 +62,7 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'ListTunnels')
-  listTunnels({ user, tunnelId }: wire.ListTunnelsRequest): Observable<wire.TunnelsPage> {
+  listTunnels({ user, tunnelId }: wire.ListTunnelsRequest): Observable<wire.ListTunnelsResponse> {
     const asked = async () =>
       (await this.#parts.node.tunnels())
         .filter(
@@ -74,7 +74,7 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'ListSessions')
-  listSessions({ sessionId }: wire.ListSessionsRequest): Observable<wire.SessionsPage> {
+  listSessions({ sessionId }: wire.ListSessionsRequest): Observable<wire.ListSessionsResponse> {
     const asked = async () => (await this.#sessionsNamed(sessionId)).map(sessionMessage);
     return pages(asked, (sessions) => ({ sessions }));
   }
@@ -97,7 +97,7 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'Disconnect')
-  async disconnect(target: wire.Target): Promise<wire.TargetAnswer> {
+  async disconnect(target: wire.Target): Promise<wire.TargetResponse> {
     const ids = (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
     const count = ids.length === 0 ? 0 : await this.#parts.node.disconnect(ids, 'server-disconnect');
     this.#changed('disconnect', subjectOf(target), count);
@@ -105,7 +105,7 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'Terminate')
-  async terminate(target: wire.Target): Promise<wire.TargetAnswer> {
+  async terminate(target: wire.Target): Promise<wire.TargetResponse> {
     const { sessions } = this.#parts;
     let count = 0;
     if (target.target === 'user') count = await sessions.endOfUser(target.user ?? '', 'terminated');
@@ -121,7 +121,7 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'Reload')
-  async reload(): Promise<wire.ReloadAnswer> {
+  async reload(): Promise<wire.ReloadResponse> {
     return this.#parts.lifecycle.reload();
   }
 
@@ -134,13 +134,13 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'ListAccounts')
-  listAccounts(): wire.ListAccountsAnswer {
+  listAccounts(): wire.ListAccountsResponse {
     const accounts = this.#parts.accounts.list();
     return { accounts: accounts.map(({ name, groups, locked }) => ({ name, groups: [...groups], locked })) };
   }
 
   @GrpcMethod('AdminService', 'ChangeAccount')
-  async changeAccount(request: wire.ChangeAccountRequest): Promise<wire.ChangeAccountAnswer> {
+  async changeAccount(request: wire.ChangeAccountRequest): Promise<wire.ChangeAccountResponse> {
     const order = orderOf(request);
     if (!order) return { problem: 'the verb is none of add, passwd, lock, unlock, delete' };
     try {

@@ -16,7 +16,7 @@ export const ADMIN_PACKAGE = 'sallyport.admin.v1';
 /** Messages a page; ten thousand tunnels are twenty pages. */
 export const PAGE_SIZE = 500;
 
-export interface StatusAnswer {
+export interface StatusResponse {
   state: string;
   version: string;
   pid: number;
@@ -53,7 +53,7 @@ export type Tunnel = Omit<
   sessionStartedAt: string;
 };
 
-export interface TunnelsPage {
+export interface ListTunnelsResponse {
   tunnels: Tunnel[];
 }
 
@@ -79,7 +79,7 @@ export interface SessionEntry {
   txBytes: string;
 }
 
-export interface SessionsPage {
+export interface ListSessionsResponse {
   sessions: SessionEntry[];
 }
 
@@ -110,11 +110,11 @@ export interface Target {
   sessionId?: string;
 }
 
-export interface TargetAnswer {
+export interface TargetResponse {
   count: number;
 }
 
-export interface ReloadAnswer {
+export interface ReloadResponse {
   applied: boolean;
   revision: string;
   waiting: string[];
@@ -127,7 +127,7 @@ export interface AccountEntry {
   locked: boolean;
 }
 
-export interface ListAccountsAnswer {
+export interface ListAccountsResponse {
   accounts: AccountEntry[];
 }
 
@@ -138,7 +138,7 @@ export interface ChangeAccountRequest {
   password: string;
 }
 
-export interface ChangeAccountAnswer {
+export interface ChangeAccountResponse {
   problem: string;
 }
 

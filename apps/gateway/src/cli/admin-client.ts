@@ -21,18 +21,18 @@ type Streaming<Q, A> = (
 
 /** What each call takes and gives. */
 interface Calls {
-  status: [object, wire.StatusAnswer];
-  disconnect: [wire.Target, wire.TargetAnswer];
-  terminate: [wire.Target, wire.TargetAnswer];
-  reload: [object, wire.ReloadAnswer];
+  status: [object, wire.StatusResponse];
+  disconnect: [wire.Target, wire.TargetResponse];
+  terminate: [wire.Target, wire.TargetResponse];
+  reload: [object, wire.ReloadResponse];
   stop: [object, object];
-  listAccounts: [object, wire.ListAccountsAnswer];
-  changeAccount: [wire.ChangeAccountRequest, wire.ChangeAccountAnswer];
+  listAccounts: [object, wire.ListAccountsResponse];
+  changeAccount: [wire.ChangeAccountRequest, wire.ChangeAccountResponse];
 }
 
 interface Streams {
-  listTunnels: Streaming<wire.ListTunnelsRequest, wire.TunnelsPage>;
-  listSessions: Streaming<wire.ListSessionsRequest, wire.SessionsPage>;
+  listTunnels: Streaming<wire.ListTunnelsRequest, wire.ListTunnelsResponse>;
+  listSessions: Streaming<wire.ListSessionsRequest, wire.ListSessionsResponse>;
   events: Streaming<wire.EventsRequest, wire.AdminEvent>;
   close(): void;
 }
@@ -61,12 +61,12 @@ export class AdminClient {
     return new AdminClient(new Service(`unix:${socket}`, credentials.createInsecure()));
   }
 
-  status = (): Promise<wire.StatusAnswer> => this.#call('status', {});
-  disconnect = (target: wire.Target): Promise<wire.TargetAnswer> => this.#call('disconnect', target);
-  terminate = (target: wire.Target): Promise<wire.TargetAnswer> => this.#call('terminate', target);
-  reload = (): Promise<wire.ReloadAnswer> => this.#call('reload', {});
-  listAccounts = (): Promise<wire.ListAccountsAnswer> => this.#call('listAccounts', {});
-  changeAccount = (request: wire.ChangeAccountRequest): Promise<wire.ChangeAccountAnswer> =>
+  status = (): Promise<wire.StatusResponse> => this.#call('status', {});
+  disconnect = (target: wire.Target): Promise<wire.TargetResponse> => this.#call('disconnect', target);
+  terminate = (target: wire.Target): Promise<wire.TargetResponse> => this.#call('terminate', target);
+  reload = (): Promise<wire.ReloadResponse> => this.#call('reload', {});
+  listAccounts = (): Promise<wire.ListAccountsResponse> => this.#call('listAccounts', {});
+  changeAccount = (request: wire.ChangeAccountRequest): Promise<wire.ChangeAccountResponse> =>
     this.#call('changeAccount', request);
 
   async stop(): Promise<void> {

@@ -2,12 +2,12 @@
  * What `show` prints. JSON has occtl's keys, byte for byte, so that scripts and exporters written for ocserv work;
  * keys of our own (`Node`, `Version` …) come beside them. Texts for people are columns or lines of `Key: value`.
  */
-import type { AdminEvent, SessionEntry, StatusAnswer, Tunnel } from '../admin/wire.ts';
+import type { AdminEvent, SessionEntry, StatusResponse, Tunnel } from '../admin/wire.ts';
 
 export type JsonObject = Record<string, string | number | boolean | string[]>;
 
 /** @param now ms since 1970. */
-export function statusJson(status: StatusAnswer, now: number): JsonObject {
+export function statusJson(status: StatusResponse, now: number): JsonObject {
   const startedMs = millis(status.startedAt);
   const startedSeconds = Math.floor(startedMs / 1000);
   const average = Number(status.averageSessionSeconds);
@@ -57,7 +57,7 @@ export function statusJson(status: StatusAnswer, now: number): JsonObject {
 }
 
 /** Of what nobody measures (latency, login times) and of numbers for programs people see nothing. */
-export function statusText(status: StatusAnswer, now: number): string {
+export function statusText(status: StatusResponse, now: number): string {
   const json = statusJson(status, now);
   const line = (key: string, value = String(json[key] ?? '').trim()) => `  ${key}: ${value}`;
   const since = (key: string) => line(key, `${String(json[key])} (${String(json[`_${key}`]).trim()})`);
