@@ -38,6 +38,8 @@ export interface UpstreamServer {
   readonly port: number;
   /** Answers under way are finished. Idempotent. */
   close(): Promise<void>;
+  /** Ends at once, in the middle of whatever there is. */
+  destroy(): void;
 }
 
 /** Rejects with the error of `listen`. */
@@ -77,6 +79,10 @@ export async function serveUpstream(options: UpstreamServerOptions): Promise<Ups
   let closed: Promise<void> | undefined;
   return {
     port,
+    destroy() {
+      server.close();
+      server.closeAllConnections();
+    },
     close: () =>
       (closed ??= new Promise((resolve) => {
         certificates.removeIdentityCertificateListener(renewed);
