@@ -76,7 +76,15 @@ export async function startBroker(options = {}) {
   );
   writeFileSync(join(dir, 'log4j2.properties'), logProperties(join(dir, 'broker.log')));
   if (!existsSync(join(dir, 'data', 'meta.properties'))) format(java, jars, config);
-  const child = run(java, ['-Xmx160m', '-XX:TieredStopAtLevel=1', ...logging(dir), '-cp', jars, 'kafka.Kafka', config]);
+  const child = run(java, [
+    '-Xmx160m',
+    '-XX:TieredStopAtLevel=1',
+    ...logging(dir),
+    '-cp',
+    jars,
+    'kafka.Kafka',
+    config,
+  ]);
   const ended = new Promise((resolve) => child.once('exit', () => resolve()));
   const stop = async () => {
     child.kill('SIGTERM');
@@ -100,7 +108,9 @@ export async function startBroker(options = {}) {
 /** Dies with us, even when we are killed. */
 function run(java, args) {
   const setpriv = findTool('setpriv');
-  const command = setpriv ? [setpriv, '--pdeathsig', 'KILL', java, ...SMALL, ...args] : [java, ...SMALL, ...args];
+  const command = setpriv
+    ? [setpriv, '--pdeathsig', 'KILL', java, ...SMALL, ...args]
+    : [java, ...SMALL, ...args];
   return spawn(command[0], command.slice(1), { stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
