@@ -17,6 +17,7 @@ export const LIBRARY_OWNERS = {
   '@peculiar/x509': ['apps/gateway/src/first-run.ts', 'libs/cluster/src/pki.ts'],
   commander: ['apps/gateway/src/cli/program.ts'],
   'ipaddr.js': ['libs/protocol/src/ip.ts'],
+  kafkajs: ['libs/cluster/src/kafka.ts'],
   pino: ['libs/chassis/src/log.ts'],
   'prom-client': ['libs/chassis/src/metrics.ts'],
   'reflect-metadata': [...NEST, 'apps/gateway/src/first-run.ts', 'libs/cluster/src/pki.ts'],
