@@ -5,6 +5,8 @@ import type { ConfigDocument, Problem } from '@sallyport/chassis';
 import { gatewayAddress } from './addresses.ts';
 import { cidrContains, cidrsOverlap, formatCidr, parseAddress, parseCidr } from './cidr.ts';
 import type { Cidr } from './cidr.ts';
+import { checkCluster } from './settings-cluster.ts';
+import { loadPeerMaterial } from './peers.ts';
 import type { PolicyValues, SETTINGS_KEYS, TlsValues } from './settings-keys.ts';
 import type { Settings, TlsSettings } from './settings.ts';
 
@@ -19,6 +21,8 @@ export function checkAcrossKeys(document: SettingsDocument): Problem[] {
   checkProfiles(document, report);
   checkPools(document, report);
   checkExplicit(document, report);
+  const refused = (key: string) => document.problems.some(({ message }) => message.startsWith(`${key} `));
+  checkCluster(document.values, refused, report);
   return problems;
 }
 
@@ -185,12 +189,28 @@ export async function checkFiles(document: SettingsDocument, settings: Settings)
     if (profileFile) await checkReadable('profile-file', profileFile, report, path);
   }
   await checkTlsFiles(settings.tls, report, []);
+  await checkClusterFiles(settings, report);
   for (const [name, vhost] of values.vhosts ?? []) {
     const tls = settings.vhosts[name]?.tls;
     const own = vhost['server-cert'] ?? vhost['server-key'] ?? vhost['ca-cert'] ?? vhost.crl;
     if (tls && own) await checkTlsFiles(tls, report, ['vhosts', name]);
   }
   return problems;
+}
+
+async function checkClusterFiles({ pki, redis, kafka }: Settings, report: Report): Promise<void> {
+  if (pki && Object.values(pki).every((file) => file !== '')) {
+    await loadPeerMaterial(pki).catch((error: unknown) =>
+      report(error instanceof Error ? error.message : String(error), 'pki'),
+    );
+  }
+  const secrets: [string, string, string][] = [
+    ['redis', 'password-file', redis?.passwordFile ?? ''],
+    ['redis', 'sentinel-password-file', redis?.sentinelPasswordFile ?? ''],
+    ['kafka', 'password-file', kafka?.sasl?.passwordFile ?? ''],
+  ];
+  for (const [section, key, file] of secrets)
+    if (file !== '') await checkReadable(key, file, report, [section]);
 }
 
 async function checkTlsFiles(tls: TlsSettings, report: Report, path: string[]): Promise<void> {

@@ -13,15 +13,16 @@ import {
   parsedScalar,
   text,
 } from '@sallyport/chassis';
-import type { Key, Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
+import type { Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
 import { formatAddress, formatCidr, parseAddress, parseCidr } from './cidr.ts';
+import { CLUSTER_KEYS, NODE_ADDRESS_KEY } from './settings-cluster.ts';
+import { DOMAIN, hostAndPort, key, path } from './settings-values.ts';
 
 // Limits
 
 /** openconnect's buffer for a banner (hostile test V23). */
 export const MAX_BANNER_BYTES = 496;
 export const MAX_NAME_BYTES = 64;
-const MAX_PATH_BYTES = 4096;
 const MAX_COUNT = 1_000_000;
 const DAY_SECONDS = 86_400;
 const YEAR_SECONDS = 365 * DAY_SECONDS;
@@ -33,7 +34,6 @@ const MAX_TUNNEL_MTU = 9000;
 
 const port = integer(1, 65_535);
 const count = integer(0, MAX_COUNT);
-const path = text(MAX_PATH_BYTES);
 const seconds = integer(0, YEAR_SECONDS);
 const someSeconds = integer(1, YEAR_SECONDS);
 const banner = text(MAX_BANNER_BYTES);
@@ -92,21 +92,9 @@ const mtu = mapped<number, number>(
       : { problem: `is too small; the least is ${MIN_TUNNEL_MTU}` },
 );
 
-const LABEL = '[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?';
-const DOMAIN = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})*$`);
 const domain = parsed<string>('a domain name', (value) =>
   value === '' || DOMAIN.test(value) ? { value } : { problem: 'is no domain name' },
 );
-
-const hostAndPort = parsed<string>('HOST:PORT', (value) => {
-  const found = /^(?:\[([^\]]+)\]|([^:\s]+)):(\d{1,5})$/.exec(value);
-  if (!found) return { problem: 'is not HOST:PORT, for example 127.0.0.1:9480' };
-  const [, ipv6, host = '', portText] = found;
-  const good = ipv6 === undefined ? DOMAIN.test(host) : parseAddress(ipv6)?.family === 'ipv6';
-  if (!good) return { problem: 'names no host; write for example 127.0.0.1:9480 or [::1]:9480' };
-  const number = Number(portText);
-  return number >= 1 && number <= 65_535 ? { value } : { problem: 'names no port from 1 to 65535' };
-});
 
 const tlsVersion = parsedScalar<'TLSv1.2' | 'TLSv1.3'>('1.2 or 1.3', (value) => {
   if (value === '1.2' || value === 'TLSv1.2') return { value: 'TLSv1.2' };
@@ -176,18 +164,6 @@ function choiceBut<T extends string>(refused: Record<string, string>, ...names: 
 }
 
 // Keys
-
-interface Facts {
-  unit?: string;
-  reloads?: boolean;
-  defaultText?: string;
-  about: string;
-  example: string;
-}
-
-function key<T>(type: ValueType<T>, value: T, { unit = '', reloads = true, ...facts }: Facts): Key<T> {
-  return { kind: 'key', type, default: value, unit, reloads, ...facts };
-}
 
 const TLS_KEYS = {
   'server-cert': key(listOf(path), [], {
@@ -407,6 +383,7 @@ const NODE_KEYS = {
     about: 'UDP port that clients are told; 0 = udp-port.',
     example: '443',
   }),
+  address: NODE_ADDRESS_KEY,
 };
 
 const NOT_BUILT_NATIVE = { native: 'is not built yet; write auto or portable' };
@@ -451,13 +428,15 @@ export const SETTINGS_KEYS = {
     {
       reloads: false,
       about:
-        'How answers find back to clients: nat (the gateway sets masquerading up) or none (you have routes to the pools).',
+        'How answers find back to clients: nat (the gateway sets masquerading up) or none (you have routes to the pools). In a cluster (with redis) it must be given.',
       example: 'none',
     },
   ),
   node: { kind: 'section', about: 'This node of a cluster.', keys: NODE_KEYS } satisfies Section<
     typeof NODE_KEYS
   >,
+
+  ...CLUSTER_KEYS,
 
   'users-file': key(path, 'users', {
     reloads: false,

@@ -13,6 +13,7 @@ import { keyPlaces, problemTexts, readDocument, referenceMarkdown } from '@sally
 import type { ConfigDocument } from '@sallyport/chassis';
 import type { Grant } from '@sallyport/protocol';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
+import { clusterSettingsOf } from './settings-cluster.ts';
 import { OCSERV_HINTS, POLICY_KEYS, SETTINGS_KEYS } from './settings-keys.ts';
 import type { PolicyValues, SettingsValues, TlsValues } from './settings-keys.ts';
 import type { PolicyKeys, ProfileSettings, Settings, TlsSettings, VhostSettings } from './settings.ts';
@@ -61,9 +62,13 @@ export function reloadSettings(before: Settings, after: Settings): { settings: S
 
 /** A value without what it takes from other keys: they are named by themselves. */
 function written(settings: Settings, field: keyof Settings): unknown {
-  const { node, udpPort } = settings;
+  const { node, udpPort, listen } = settings;
   if (field !== 'node') return settings[field];
-  return { ...node, advertisedUdpPort: node.advertisedUdpPort === udpPort ? 0 : node.advertisedUdpPort };
+  return {
+    ...node,
+    advertisedUdpPort: node.advertisedUdpPort === udpPort ? 0 : node.advertisedUdpPort,
+    address: node.address === listen.node ? '' : node.address,
+  };
 }
 
 /** Networks of all scopes, each once: what the TUN device routes and `return-path: nat` covers. */
@@ -104,6 +109,7 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
   const udpPort = values['udp-port'] ?? SETTINGS_KEYS['udp-port'].default;
   const node = values.node ?? {};
   const nodeKeys = SETTINGS_KEYS.node.keys;
+  const cluster = clusterSettingsOf(values, base);
   return {
     file: resolve(file),
     revision: createHash('sha256').update(text).digest('hex').slice(0, REVISION_LENGTH),
@@ -116,10 +122,12 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
     engine: values.engine ?? SETTINGS_KEYS.engine.default,
     listener: values.listener ?? SETTINGS_KEYS.listener.default,
     returnPath: values['return-path'] ?? SETTINGS_KEYS['return-path'].default,
+    ...cluster,
     node: {
       name: node.name ?? nodeKeys.name.default,
       number: node.number ?? nodeKeys.number.default,
       advertisedUdpPort: node['advertised-udp-port'] || udpPort,
+      address: node.address || cluster.listen.node,
     },
     usersFile: resolve(base, values['users-file'] ?? SETTINGS_KEYS['users-file'].default),
     packagesDir: absolute(base, values['packages-dir'] ?? SETTINGS_KEYS['packages-dir'].default),
@@ -239,6 +247,11 @@ const START_ONLY = {
   listener: 'listener',
   'return-path': 'returnPath',
   node: 'node',
+  redis: 'redis',
+  kafka: 'kafka',
+  pki: 'pki',
+  services: 'services',
+  listen: 'listen',
   'users-file': 'usersFile',
 } as const satisfies Record<string, keyof Settings>;
 
