@@ -12,7 +12,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { Metrics, StartError, createLog, type Log } from '@sallyport/chassis';
+import { Metrics, StartError, createLog, type Log, type Supervision } from '@sallyport/chassis';
 import {
   Journal,
   MemoryEventLog,
@@ -47,6 +47,8 @@ export interface GatewayOptions {
   config: string;
   /** Folder for journal, socket and what has to be put back after a crash. */
   stateDir: string;
+  /** Brings the port, if a supervisor or systemd holds it. */
+  supervision: Supervision;
 }
 
 /** A gateway that serves CONNECT, and the rest when it is `ready`. */
@@ -113,7 +115,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   });
   closers.push(() => edge.close());
   const certificates = await sentence(loadCertificates(settings()));
-  const listener = await openListener(settings(), certificates, log, edge);
+  const listener = await openListener(settings(), certificates, log, edge, options.supervision);
   closers.push(() => listener.close());
   observeNode(metrics, { listener, engine, tunnels });
 
@@ -127,6 +129,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
     prepare: async (next, fresh) => () => {
       listener.configure(fresh);
       listener.connectionsPerAddress = next.maxConnectionsPerAddress;
+      listener.trustedProxies = next.trustedProxies;
       tunnels.strap = next.strap;
       sessions.configure(limitsOf(next));
       log.level = next.logLevel;
@@ -219,11 +222,15 @@ async function openListener(
   certificates: ListenerCertificates,
   log: Log,
   edge: Edge,
+  supervision: Supervision,
 ): Promise<TlsListener> {
   const listener = new TlsListener({
     host: settings.listenHost,
     port: settings.tcpPort,
     connectionsPerAddress: settings.maxConnectionsPerAddress,
+    trustedProxies: settings.trustedProxies,
+    inherited: supervision.tcp,
+    alive: () => supervision.alive(),
     log: log.child({ part: 'listener' }),
   });
   listener.configure(certificates);

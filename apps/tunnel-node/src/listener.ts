@@ -37,6 +37,7 @@ export interface ClientStream {
 }
 
 export interface StreamFacts {
+  /** Of the client, also behind a trusted proxy. */
   peerAddress: string;
   peerPort: number;
   localAddress: string;
@@ -71,7 +72,7 @@ export interface HostCertificates {
 export interface ListenerStats {
   accepted: number;
   handshakes: number;
-  /** By cause: `timeout`, `error`, `limit`, `address-limit`. */
+  /** By cause: `timeout`, `error`, `limit`, `address-limit`, `proxy-header`. */
   refused: Record<string, number>;
   /** In a handshake now: their ClientHello has begun. */
   handshaking: number;

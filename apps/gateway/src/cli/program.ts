@@ -25,6 +25,7 @@ export interface Surroundings {
   out(text: string): void;
   now(): number;
   runGateway(options: GatewayCommand): Promise<void>;
+  supervise(role: string, args: readonly string[]): Promise<void>;
 }
 
 /** `sallyport gateway …`. */
@@ -115,6 +116,13 @@ function addRoles(program: Command, around: Surroundings): void {
     .option('--state-dir <dir>', 'folder for configuration, users, journal and socket', DEFAULT_STATE_DIR)
     .option('--first-run', 'make what the state folder lacks: certificate, demo user, configuration', false)
     .action((options: GatewayCommand) => around.runGateway(options));
+  program
+    .command('supervise')
+    .description('run a role below the supervisor: a crash or an upgrade never closes its port')
+    .argument('<role>', 'with its own arguments')
+    .argument('[arguments...]')
+    .allowUnknownOption()
+    .action((role: string, args: string[]) => around.supervise(role, args));
   program
     .command('check-config')
     .description('check a configuration file and the files that it names; all errors at once')

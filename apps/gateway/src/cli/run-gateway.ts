@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { checkThreadPool, endOnUncaughtFaults, runService, StartError } from '@sallyport/chassis';
-import type { Log } from '@sallyport/chassis';
+import type { Log, Supervision } from '@sallyport/chassis';
 import { exampleSettings } from '@sallyport/cluster';
 import type { Settings } from '@sallyport/cluster';
 import { certificatePin, firstRun, reachableAddresses, stateFolder } from '../first-run.ts';
@@ -18,7 +18,11 @@ export interface RunningGateway {
   close(): Promise<void>;
 }
 
-export type StartGateway = (options: { config: string; stateDir: string }) => Promise<RunningGateway>;
+export type StartGateway = (options: {
+  config: string;
+  stateDir: string;
+  supervision: Supervision;
+}) => Promise<RunningGateway>;
 
 /**
  * The role `gateway`: starts it, keeps it until a signal, and on a first run makes the state folder before and says
@@ -30,8 +34,14 @@ export async function runGateway(
   {
     start,
     threads,
+    supervision,
     print,
-  }: { start: StartGateway; threads: string | undefined; print: (text: string) => void },
+  }: {
+    start: StartGateway;
+    threads: string | undefined;
+    supervision: Supervision;
+    print: (text: string) => void;
+  },
 ): Promise<void> {
   checkThreadPool(threads);
   const state = stateFolder(resolve(stateDir));
@@ -42,9 +52,15 @@ export async function runGateway(
       `There is no ${file}: name a configuration with --config, or let --first-run make one.`,
     );
   }
-  const gateway = await start({ config: file, stateDir: state.path });
+  const gateway = await start({ config: file, stateDir: state.path, supervision });
   runService(
-    { stop: () => gateway.close(), reload: () => gateway.lifecycle.reload() },
+    {
+      stop() {
+        supervision.stopping();
+        return gateway.close();
+      },
+      reload: () => gateway.lifecycle.reload(),
+    },
     { log: gateway.log, title: 'sallyport gateway' },
   );
   endOnUncaughtFaults(gateway.log, () => gateway.close());
@@ -54,7 +70,8 @@ export async function runGateway(
     await gateway.close();
     throw fault;
   }
-  if (isFirstRun) print(await welcome(gateway.settings(), demo));
+  supervision.ready();
+  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
 }
 
 async function prepare(state: StateFolder): Promise<{ name: string; password: string } | undefined> {
