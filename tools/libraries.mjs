@@ -4,6 +4,7 @@ const NEST = [
   'apps/*/src/**/*.controller.ts',
   'apps/gateway/src/{main,services}.ts',
   'apps/gateway/src/admin/serve-admin.ts',
+  'apps/gateway/src/roles/serve-rpc.ts',
 ];
 const GRPC = ['libs/cluster/src/rpc-{client,server,health}.ts', 'apps/gateway/src/cli/admin-client.ts'];
 

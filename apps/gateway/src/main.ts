@@ -10,37 +10,30 @@
  *
  * A stop goes back the same way. It sends no DISCONNECT: clients come back by themselves when the gateway is there again.
  */
-import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { Metrics, StartError, createLog, type Log, type Supervision } from '@sallyport/chassis';
+import { StartError, type Log, type Supervision } from '@sallyport/chassis';
 import {
   Journal,
   MemoryEventLog,
   MemorySessions,
-  poolsOf,
-  readSettings,
-  routeOf,
-  systemClock,
   type Clock,
   type NodeIdentity,
-  type Occurrence,
   type Settings,
   type Upstream,
 } from '@sallyport/cluster';
-import { createEngine, preflight, prepareHost, recoverHost, type Engine, type Host } from '@sallyport/engine';
-import {
-  Edge,
-  NodeMetrics,
-  TlsListener,
-  Tunnels,
-  loadCertificates,
-  observeNode,
-  type ListenerCertificates,
-  type UpstreamName,
-} from '@sallyport/tunnel-node';
+import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
-import { GatewayLifecycle } from './lifecycle.ts';
-import { Watching } from './watching.ts';
+import type { GatewayLifecycle } from './lifecycle.ts';
+import { openServing } from './serving.ts';
+import {
+  deferred,
+  limitsOf,
+  nodeEvent,
+  openProcess,
+  sentence,
+  starting,
+  type Closer,
+  type Running,
+} from './wiring.ts';
 
 export interface GatewayOptions {
   /** The YAML file. */
@@ -52,95 +45,37 @@ export interface GatewayOptions {
 }
 
 /** A gateway that serves CONNECT, and the rest when it is `ready`. */
-export interface Gateway {
-  settings: () => Settings;
-  log: Log;
+export interface Gateway extends Running {
   lifecycle: GatewayLifecycle;
-  /** Resolves when all services are loaded. */
-  ready: Promise<void>;
-  /** Planned stop. Idempotent. */
-  close(): Promise<void>;
 }
 
 /** @throws StartError with one sentence that says what to do. */
-export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const closers: Closer[] = [];
-  const close = closeInReverse(closers);
-  try {
-    return await start(options, closers, close);
-  } catch (error) {
-    await close();
-    throw error;
-  }
+export function startGateway(options: GatewayOptions): Promise<Gateway> {
+  return starting((closers, close) => start(options, closers, close));
 }
 
-async function start(options: GatewayOptions, closers: Closer[], close: Closer): Promise<Gateway> {
+async function start(
+  options: GatewayOptions,
+  closers: Closer[],
+  close: () => Promise<void>,
+): Promise<Gateway> {
   // 1. settings
   const state = stateFolder(options.stateDir);
-  const current = { settings: await settingsOf(options.config) };
-  const settings = (): Settings => current.settings;
-  const log = createLog({ name: 'sallyport', level: settings().logLevel });
-  const metrics = new Metrics();
-  const now = systemClock();
-  const node = { name: settings().node.name, incarnation: randomBytes(8).toString('hex') };
-  const version = packageVersion();
+  const parts = await openProcess(options.config, closers);
+  const { settings, log, metrics, now, node } = parts;
+  if (settings().redis) throw new StartError(NOT_A_GATEWAY);
 
   // 2. store
   const events = new MemoryEventLog();
   const sessions = await openSessions(settings(), state, { node, now, events, log }, closers);
 
-  // 3. host
-  const { engine, host } = await openHost(settings(), state, closers);
-  for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
-
-  // 4. edge
-  const nodeMetrics = new NodeMetrics(metrics);
-  const tunnels = new Tunnels({
-    node,
-    gatewayName: node.name,
-    sessions,
-    engine,
-    strap: settings().strap,
-    metrics: nodeMetrics,
-    log: log.child({ part: 'tunnels' }),
-  });
-  closers.push(() => tunnels.close());
+  // 3. to 5.
   const services = deferred<Record<UpstreamName, Upstream>>();
-  const edge = new Edge({
-    route: routeOf,
-    upstreams: services.promise,
-    tunnels,
-    metrics: nodeMetrics,
-    log: log.child({ part: 'edge' }),
-  });
-  closers.push(() => edge.close());
-  const certificates = await sentence(loadCertificates(settings()));
-  const listener = await openListener(settings(), certificates, log, edge, options.supervision);
-  closers.push(() => listener.close());
-  observeNode(metrics, { listener, engine, tunnels });
-
-  // 5. watching
-  const lifecycle = new GatewayLifecycle({ current, node: node.name, version, log, events, now });
-  const watching = await Watching.open({
-    ...{ settings, certificates, version, metrics, log, sessions, tunnels, lifecycle },
-  });
-  closers.push(() => watching.close());
-  lifecycle.add({
-    prepare: async (next, fresh) => () => {
-      listener.configure(fresh);
-      listener.connectionsPerAddress = next.maxConnectionsPerAddress;
-      listener.trustedProxies = next.trustedProxies;
-      tunnels.strap = next.strap;
-      sessions.configure(limitsOf(next));
-      log.level = next.logLevel;
-      watching.applied(next, fresh);
-    },
+  const { tunnels, lifecycle } = await openServing({
+    ...{ ...parts, state, sessions, events, supervision: options.supervision, upstreams: services.promise },
   });
 
   // 6. services
-  const happened = (type: 'node.ready' | 'node.stopping'): Occurrence => ({
-    ...{ v: 1, at: now(), type, node: node.name, incarnation: node.incarnation },
-  });
   const ready = import('./services.ts').then(async ({ openServices }) => {
     const opened = await sentence(
       openServices({
@@ -150,13 +85,13 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
     closers.push(() => opened.close());
     services.resolve(opened.upstreams);
     lifecycle.state = 'online';
-    events.append([happened('node.ready')]);
+    events.append([nodeEvent(parts, 'node.ready')]);
     log.info({ host: settings().listenHost || '*', port: settings().tcpPort }, 'the gateway is ready');
   });
   ready.catch((error: unknown) => services.reject(error));
-  const stop: Closer = async () => {
+  const stop = async () => {
     lifecycle.state = 'stopping';
-    events.append([happened('node.stopping')]);
+    events.append([nodeEvent(parts, 'node.stopping')]);
     await ready.catch(() => undefined);
     await close();
   };
@@ -182,101 +117,5 @@ async function openSessions(
   return sessions;
 }
 
-/** @throws StartError with all problems of the file, one a line. */
-export async function settingsOf(file: string): Promise<Settings> {
-  const read = await readSettings(file);
-  if ('errors' in read) throw new StartError(read.errors.join('\n'));
-  return read.settings;
-}
-
-export function limitsOf(settings: Settings): { maxClients: number; connectsPerMinute: number } {
-  return { maxClients: settings.maxClients, connectsPerMinute: settings.connectsPerTokenPerMinute };
-}
-
-async function openHost(
-  settings: Settings,
-  state: StateFolder,
-  closers: Closer[],
-): Promise<{ engine: Engine; host: Host }> {
-  const pools = Object.values(poolsOf(settings)).flat();
-  const { device, returnPath } = settings;
-  await recoverHost(state.path);
-  const problems = await preflight({ device, pools, returnPath });
-  if (problems.length > 0) throw new StartError(problems.map((problem) => problem.text).join('\n'));
-  const engine = await sentence(createEngine({ engine: settings.engine, device, pools, onLost: deviceLost }));
-  closers.push(() => engine.close());
-  const host = await sentence(
-    prepareHost({ device: engine.device, returnPath, pools, stateDir: state.path }),
-  );
-  closers.push(() => host.close());
-  return { engine, host };
-}
-
-/** Nothing works without the device: the process ends as at any fault that nobody caught, and is started again. */
-function deviceLost(): void {
-  throw new Error('the TUN device was taken away');
-}
-
-async function openListener(
-  settings: Settings,
-  certificates: ListenerCertificates,
-  log: Log,
-  edge: Edge,
-  supervision: Supervision,
-): Promise<TlsListener> {
-  const listener = new TlsListener({
-    host: settings.listenHost,
-    port: settings.tcpPort,
-    connectionsPerAddress: settings.maxConnectionsPerAddress,
-    trustedProxies: settings.trustedProxies,
-    inherited: supervision.tcp,
-    alive: () => supervision.alive(),
-    log: log.child({ part: 'listener' }),
-  });
-  listener.configure(certificates);
-  await sentence(listener.listen((stream) => edge.accept(stream)));
-  return listener;
-}
-
-/** What these parts throw is one sentence for the operator already. */
-async function sentence<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    if (error instanceof StartError) throw error;
-    if (error instanceof Error) throw new StartError(error.message, { cause: error });
-    throw error;
-  }
-}
-
-/** Runs the closers once, the last first; one that fails does not keep the others from running. */
-function closeInReverse(closers: Closer[]): Closer {
-  let closing: Promise<void> | undefined;
-  return () =>
-    (closing ??= (async () => {
-      for (let closer = closers.pop(); closer; closer = closers.pop()) {
-        await closer().catch((error: unknown) => process.stderr.write(`while stopping: ${String(error)}\n`));
-      }
-    })());
-}
-
-function deferred<T>(): {
-  promise: Promise<T>;
-  resolve: (value: T) => void;
-  reject: (error: unknown) => void;
-} {
-  let resolve: (value: T) => void = () => undefined;
-  let reject: (error: unknown) => void = () => undefined;
-  const promise = new Promise<T>((take, refuse) => {
-    resolve = take;
-    reject = refuse;
-  });
-  return { promise, resolve, reject };
-}
-
-function packageVersion(): string {
-  const found: unknown = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'));
-  return typeof found === 'object' && found !== null && 'version' in found ? String(found.version) : '';
-}
-
-type Closer = () => Promise<void>;
+const NOT_A_GATEWAY =
+  'This configuration is one of a cluster (it has redis), and the gateway is one process on its own journal: start the roles auth, portal, downloader and tunnel-node, or take redis out.';

@@ -13,6 +13,7 @@ export * from './journal.ts';
 export * from './kafka-settings.ts';
 export * from './node-service.ts';
 export * from './node-wire.ts';
+export * from './nodes.ts';
 export * from './peers.ts';
 export * from './pki.ts';
 export * from './redis-settings.ts';

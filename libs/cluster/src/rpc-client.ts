@@ -20,7 +20,7 @@ import { ReplicaLost, Replicas, ServiceUnavailable, type CallOptions, type Repli
 import { HEALTH_METHODS, isServing } from './rpc-health.ts';
 import type { RpcOptions } from './rpc.ts';
 import { StoreUnavailable } from './sessions.ts';
-import type { Wire } from './wire.ts';
+import { STORE_UNAVAILABLE, type Wire } from './wire.ts';
 
 /** Calls of one contract over all replicas of a service. */
 export class RpcClient {
@@ -203,8 +203,6 @@ function isStoreAway(error: unknown): error is ReplicaLost & { cause: StoreUnava
 
 type AnyMethod = Pick<MethodDefinition<object, object>, 'path' | 'requestSerialize' | 'responseDeserialize'>;
 
-/** Details of UNAVAILABLE by which a service says that it lives and its store does not. */
-export const STORE_UNAVAILABLE = 'store-unavailable';
 /** Of one message, both ways: ten times the largest that the edge lets in. */
 export const MAX_RPC_MESSAGE_BYTES = 4 * 1024 * 1024;
 const CONNECT_DEADLINE_MS = 2_000;

@@ -9,9 +9,9 @@ import { TestAuthority } from './peers.fake.ts';
 import { PeerCertificates, type PeerRole } from './peers.ts';
 import { ServiceUnavailable } from './replicas.ts';
 import { authClient, rpcServer } from './rpc.ts';
-import { MAX_RPC_MESSAGE_BYTES, STORE_UNAVAILABLE } from './rpc-client.ts';
+import { MAX_RPC_MESSAGE_BYTES } from './rpc-client.ts';
 import { StoreUnavailable } from './sessions.ts';
-import { AUTH_WIRE } from './wire.ts';
+import { AUTH_WIRE, STORE_UNAVAILABLE } from './wire.ts';
 
 /* Real servers of the contract on real sockets, with certificates of a real CA. */
 

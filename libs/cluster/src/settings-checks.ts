@@ -6,7 +6,7 @@ import { gatewayAddress } from './addresses.ts';
 import { cidrContains, cidrsOverlap, formatCidr, parseAddress, parseCidr } from './cidr.ts';
 import type { Cidr } from './cidr.ts';
 import { checkCluster } from './settings-cluster.ts';
-import { loadPeerMaterial } from './peers.ts';
+import { loadPeerMaterial, type PeerRole } from './peers.ts';
 import type { PolicyValues, SETTINGS_KEYS, TlsValues } from './settings-keys.ts';
 import type { Settings, TlsSettings } from './settings.ts';
 
@@ -14,10 +14,10 @@ type SettingsDocument = ConfigDocument<typeof SETTINGS_KEYS>;
 type Report = (message: string, ...path: string[]) => void;
 
 /** What no key can know alone. Values that were refused are absent here and bring no second error. */
-export function checkAcrossKeys(document: SettingsDocument): Problem[] {
+export function checkAcrossKeys(document: SettingsDocument, role?: PeerRole): Problem[] {
   const problems: Problem[] = [];
   const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
-  checkTls(document, report);
+  if (uses(role, 'tunnel-node')) checkTls(document, report);
   checkProfiles(document, report);
   checkPools(document, report);
   checkExplicit(document, report);
@@ -161,13 +161,17 @@ function isReserved(pool: Cidr, value: bigint): boolean {
 }
 
 /** Looks at every file that the settings name: there, readable, and certificates that load and fit their keys. */
-export async function checkFiles(document: SettingsDocument, settings: Settings): Promise<Problem[]> {
+export async function checkFiles(
+  document: SettingsDocument,
+  settings: Settings,
+  role?: PeerRole,
+): Promise<Problem[]> {
   const { values } = document;
   const problems: Problem[] = [];
   const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
   const usesPasswords = Object.values(settings.profiles).some((profile) => profile.methods.includes('local'));
-  if (usesPasswords) await checkReadable('users-file', settings.usersFile, report, []);
-  if (settings.packagesDir && !(await isFolder(settings.packagesDir))) {
+  if (usesPasswords && uses(role, 'auth')) await checkReadable('users-file', settings.usersFile, report, []);
+  if (settings.packagesDir && uses(role, 'downloader') && !(await isFolder(settings.packagesDir))) {
     report(`packages-dir ${settings.packagesDir} is no folder`, 'packages-dir');
   }
   const scopes: [string[], { profileFile?: string }][] = [
@@ -186,16 +190,23 @@ export async function checkFiles(document: SettingsDocument, settings: Settings)
     ]),
   ];
   for (const [path, { profileFile }] of scopes) {
-    if (profileFile) await checkReadable('profile-file', profileFile, report, path);
+    if (profileFile && uses(role, 'downloader'))
+      await checkReadable('profile-file', profileFile, report, path);
   }
-  await checkTlsFiles(settings.tls, report, []);
   await checkClusterFiles(settings, report);
+  if (!uses(role, 'tunnel-node')) return problems;
+  await checkTlsFiles(settings.tls, report, []);
   for (const [name, vhost] of values.vhosts ?? []) {
     const tls = settings.vhosts[name]?.tls;
     const own = vhost['server-cert'] ?? vhost['server-key'] ?? vhost['ca-cert'] ?? vhost.crl;
     if (tls && own) await checkTlsFiles(tls, report, ['vhosts', name]);
   }
   return problems;
+}
+
+/** undefined = one process is all of them. */
+function uses(role: PeerRole | undefined, one: PeerRole): boolean {
+  return role === undefined || role === one;
 }
 
 async function checkClusterFiles({ pki, redis, kafka }: Settings, report: Report): Promise<void> {

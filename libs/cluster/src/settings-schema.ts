@@ -13,6 +13,7 @@ import { keyPlaces, problemTexts, readDocument, referenceMarkdown } from '@sally
 import type { ConfigDocument } from '@sallyport/chassis';
 import type { Grant } from '@sallyport/protocol';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
+import type { PeerRole } from './peers.ts';
 import { clusterSettingsOf } from './settings-cluster.ts';
 import { OCSERV_HINTS, POLICY_KEYS, SETTINGS_KEYS } from './settings-keys.ts';
 import type { PolicyValues, SettingsValues, TlsValues } from './settings-keys.ts';
@@ -20,18 +21,21 @@ import type { PolicyKeys, ProfileSettings, Settings, TlsSettings, VhostSettings 
 
 export type SettingsResult = { settings: Settings } | { errors: string[] };
 
-/** Reads and checks one file, and the files that it names. Errors are `FILE:LINE: message`, all of them. */
-export async function readSettings(file: string): Promise<SettingsResult> {
+/**
+ * Reads and checks one file, and the files that it names. Errors are `FILE:LINE: message`, all of them.
+ * @param role only what this role of a cluster uses must be there: one file serves all roles, the files beside it do not.
+ */
+export async function readSettings(file: string, role?: PeerRole): Promise<SettingsResult> {
   let text: string;
   try {
     text = await readFile(file, 'utf8');
   } catch (error) {
     return { errors: [`${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`] };
   }
-  const document = checkedDocument(text);
+  const document = checkedDocument(text, role);
   const problems = [
     ...document.problems,
-    ...(await checkFiles(document, settingsOf(document.values, text, file))),
+    ...(await checkFiles(document, settingsOf(document.values, text, file), role)),
   ];
   return problems.length > 0
     ? { errors: problemTexts(file, problems) }
@@ -97,9 +101,9 @@ export function startOnlyKeys(): string[] {
     .map(({ name }) => name);
 }
 
-function checkedDocument(text: string): ConfigDocument<typeof SETTINGS_KEYS> {
+function checkedDocument(text: string, role?: PeerRole): ConfigDocument<typeof SETTINGS_KEYS> {
   const document = readDocument(text, SETTINGS_KEYS, OCSERV_HINTS);
-  return { ...document, problems: [...document.problems, ...checkAcrossKeys(document)] };
+  return { ...document, problems: [...document.problems, ...checkAcrossKeys(document, role)] };
 }
 
 function settingsOf(values: SettingsValues, text: string, file: string): Settings {

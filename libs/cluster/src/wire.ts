@@ -35,6 +35,9 @@ export interface Wire {
   loader: typeof WIRE_LOADER;
 }
 
+/** Details of UNAVAILABLE by which a service says that it lives and its store does not. */
+export const STORE_UNAVAILABLE = 'store-unavailable';
+
 /** Names of oneofs in our contracts: the loader adds a property of that name that says which member is set. */
 const ONEOF_NAMES: ReadonlySet<string> = new Set(['answer']);
 
