@@ -12,6 +12,7 @@ import type {
   LookupResponse,
   ReplyRequest,
 } from './auth-service.ts';
+import type { Account, PolicyExplained } from './accounts.ts';
 import { fromWire } from './wire.ts';
 
 /** A message that breaks the contract: never taken for an answer or a question. */
@@ -68,6 +69,21 @@ export function lookupFrom(message: unknown): LookupResponse {
 
 export function announcementFrom(message: unknown): Announcement {
   return object(fromWire(message)) as unknown as Announcement; // texts and lists by the contract
+}
+
+export function accountsFrom(message: unknown): Account[] {
+  const { accounts } = object(message);
+  if (!Array.isArray(accounts)) throw new WireError('accounts are missing');
+  return accounts as Account[]; // by the contract
+}
+
+export function problemFrom(message: unknown): string {
+  return String(object(message)['problem']);
+}
+
+export function explainedFrom(message: unknown): PolicyExplained {
+  const explained = object(message) as unknown as PolicyExplained; // by the contract
+  return { ...explained, refused: explained.refused === '' ? '' : reasonFrom(explained.refused) };
 }
 
 /** One of a newer version is some refusal or end still. */

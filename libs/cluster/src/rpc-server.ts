@@ -17,14 +17,14 @@ import { WIRE_LOADER } from './wire.ts';
 export interface RpcServerOptions {
   /** `HOST:PORT`. */
   listen: string;
-  wires: readonly Wire[];
+  /** Contracts, each with the roles that may call it; certificates that name none may. */
+  services: readonly { wire: Wire; callers: readonly PeerRole[] }[];
   certificates: PeerCertificates;
-  /** Roles that may call; certificates that name none may. */
-  callers: readonly PeerRole[];
 }
 
 /** Options of Nest's gRPC transport, and the health that they serve. */
-export function rpcServer({ listen, wires, certificates, callers }: RpcServerOptions) {
+export function rpcServer({ listen, services, certificates }: RpcServerOptions) {
+  const wires = services.map(({ wire }) => wire);
   const health = new RpcHealth(wires.map((wire) => `${wire.package}.${wire.service}`));
   const options = {
     url: listen,
@@ -35,7 +35,7 @@ export function rpcServer({ listen, wires, certificates, callers }: RpcServerOpt
     maxReceiveMessageLength: MAX_RPC_MESSAGE_BYTES,
     maxSendMessageLength: MAX_RPC_MESSAGE_BYTES,
     gracefulShutdown: true,
-    channelOptions: { interceptors: [onlyFrom(callers)], ...SERVER_OPTIONS },
+    channelOptions: { interceptors: [onlyFrom(services)], ...SERVER_OPTIONS },
     onLoadPackageDefinition: (_definition: unknown, server: Server) =>
       server.addService(HEALTH_SERVICE, health.handlers),
   };
@@ -49,11 +49,15 @@ function serverCredentials(certificates: PeerCertificates): ServerCredentials {
 }
 
 /** A certificate of the cluster is not enough: that of a portal does not make a node disconnect its clients. */
-function onlyFrom(callers: readonly PeerRole[]): ServerInterceptor {
+function onlyFrom(services: RpcServerOptions['services']): ServerInterceptor {
+  const callersOf = new Map(
+    services.map(({ wire, callers }) => [`/${wire.package}.${wire.service}/`, callers]),
+  );
   return (method, call) => {
     // Whoever has a certificate of the cluster may ask for health.
     if (method.path.startsWith('/grpc.health.v1.')) return new ServerInterceptingCall(call);
     const certificate: PeerCertificate | undefined = call.getAuthContext().sslPeerCertificate;
+    const callers = callersOf.get(method.path.slice(0, method.path.lastIndexOf('/') + 1)) ?? [];
     if (certificate && mayCome(certificate, callers)) return new ServerInterceptingCall(call);
     return new ServerInterceptingCall(call, {
       start: () => call.sendStatus({ code: status.PERMISSION_DENIED, details: 'not for this role' }),

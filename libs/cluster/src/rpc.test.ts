@@ -171,7 +171,7 @@ async function serve(name: string, options: ServeOptions = {}) {
   const { role = 'auth', authority = ours, callers = ['portal'] } = options;
   const certificates = await authority.peer(name, [role]);
   const { options: transport, health } = await rpcServer({
-    ...{ listen: '127.0.0.1:0', wires: [AUTH_WIRE], certificates, callers },
+    ...{ listen: '127.0.0.1:0', services: [{ wire: AUTH_WIRE, callers }], certificates },
   });
   const server = new Server(transport.channelOptions);
   const calls: unknown[] = [];

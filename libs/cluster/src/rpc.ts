@@ -11,16 +11,18 @@
  *   auth.Lookup, catalog.Announce, node.ListTunnels, node.Status   yes, they read
  *   node.Release    yes  fenced by epoch
  *   node.Drain      yes  the state is named, not switched
+ *   account.ChangeAccount no  a user that was added would be there already
  *   node.Disconnect no   the client may be back already, and would be disconnected again
  */
+import { accountRequest, type Accounts, type ExplainPolicy } from './accounts.ts';
 import type { AuthService, CatalogService } from './auth-service.ts';
-import { announcementFrom, loginAnswerFrom, logoutFrom, lookupFrom } from './auth-wire.ts';
+import { accountsFrom, announcementFrom, explainedFrom, loginAnswerFrom, logoutFrom, lookupFrom, problemFrom } from './auth-wire.ts';
 import type { PeerNode, TunnelInfo } from './node-service.ts';
 import { countFrom, drainingFrom, releasesMessage, statusFrom, tunnelsFrom } from './node-wire.ts';
 import type { PeerCertificates, PeerRole } from './peers.ts';
 import type { RpcClient } from './rpc-client.ts';
 import type { RpcServerOptions } from './rpc-server.ts';
-import { AUTH_WIRE, CATALOG_WIRE, NODE_WIRE, type Wire } from './wire.ts';
+import { ACCOUNT_WIRE, AUTH_WIRE, CATALOG_WIRE, NODE_WIRE, type Wire } from './wire.ts';
 
 /**
  * Injection tokens of the services as their users see them. What stands behind a token is wired by the program: the
@@ -60,6 +62,25 @@ export async function catalogClient(options: RpcOptions): Promise<CatalogService
   const quick = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
   return {
     announce: async (request) => announcementFrom(await rpc.unary('Announce', request, quick)),
+    close: () => rpc.close(),
+  };
+}
+
+/** Users, as the auth of other processes knows them. */
+export async function accountClient(
+  options: RpcOptions,
+): Promise<Accounts & { explain: ExplainPolicy } & Closable> {
+  const rpc = await openClient('auth', ACCOUNT_WIRE, options);
+  const reads = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
+  const changes = { repeatable: false, deadlineMs: LOGIN_DEADLINE_MS };
+  return {
+    list: async () => accountsFrom(await rpc.unary('ListAccounts', {}, reads)),
+    async apply(order) {
+      const problem = problemFrom(await rpc.unary('ChangeAccount', accountRequest(order), changes));
+      if (problem !== '') throw new Error(problem);
+    },
+    explain: async (user, profile) =>
+      explainedFrom(await rpc.unary('ExplainPolicy', { user, profile }, reads)),
     close: () => rpc.close(),
   };
 }

@@ -189,6 +189,11 @@ function tlsOf(values: TlsValues, base: string, wider?: TlsSettings): TlsSetting
   };
 }
 
+/** Keys of a policy, and where a Grant has them. */
+export function policyKeyNames(): [key: string, field: keyof PolicyKeys][] {
+  return Object.entries(POLICY_FIELDS);
+}
+
 function policyOf(values: PolicyValues, base: string): PolicyKeys {
   const file = values['profile-file'];
   const all: { [N in keyof Omit<Grant, 'group'>]: Grant[N] | undefined } = {
@@ -259,6 +264,38 @@ const START_ONLY = {
   listen: 'listen',
   'users-file': 'usersFile',
 } as const satisfies Record<string, keyof Settings>;
+
+/** Where a Grant has each key of a policy. */
+const POLICY_FIELDS: Record<Exclude<keyof typeof POLICY_KEYS, 'rekey-method'>, keyof PolicyKeys> = {
+  'ipv4-network': 'ipv4Pools',
+  'ipv6-network': 'ipv6Pools',
+  'ipv6-subnet-prefix': 'ipv6SubnetPrefix',
+  'explicit-ipv4': 'explicitIpv4',
+  'explicit-ipv6': 'explicitIpv6',
+  route: 'routes',
+  'no-route': 'noRoutes',
+  dns: 'dns',
+  nbns: 'nbns',
+  'default-domain': 'defaultDomain',
+  'split-dns': 'splitDns',
+  'tunnel-all-dns': 'tunnelAllDns',
+  'client-bypass-protocol': 'clientBypassProtocol',
+  mtu: 'mtuBytes',
+  dpd: 'dpdSeconds',
+  'mobile-dpd': 'mobileDpdSeconds',
+  keepalive: 'keepaliveSeconds',
+  'idle-timeout': 'idleTimeoutSeconds',
+  'mobile-idle-timeout': 'mobileIdleTimeoutSeconds',
+  'session-timeout': 'sessionTimeoutSeconds',
+  'cookie-timeout': 'cookieTimeoutSeconds',
+  'disconnected-timeout': 'disconnectedTimeoutSeconds',
+  'rekey-time': 'rekeySeconds',
+  'max-same-clients': 'maxSameClients',
+  'on-limit': 'onLimit',
+  banner: 'banner',
+  'no-udp': 'noUdp',
+  'profile-file': 'profileFile',
+};
 
 /** What a session may use where the configuration says nothing. */
 export const DEFAULT_GRANT: Readonly<Grant> = {

@@ -27,6 +27,14 @@ export const NODE_WIRE = {
   loader: WIRE_LOADER,
 } as const;
 
+/** Users as auth knows them. */
+export const ACCOUNT_WIRE = {
+  package: 'sallyport.account.v1',
+  service: 'AccountService',
+  protoPath: fileURLToPath(new URL('../proto/account.proto', import.meta.url)),
+  loader: WIRE_LOADER,
+} as const;
+
 /** Where a contract lies and what it is called. */
 export interface Wire {
   package: string;

@@ -3,7 +3,7 @@
  * turn: a session ends once, whoever finds its time over first.
  */
 import { AuthModule, checkUsers, openAuth } from '@sallyport/auth';
-import { AUTH_WIRE } from '@sallyport/cluster';
+import { ACCOUNT_WIRE, AUTH_WIRE } from '@sallyport/cluster';
 import { serveAdmin } from '../admin/serve-admin.ts';
 import { Tally } from '../admin/tally.ts';
 import { ClusterNodes } from '../cluster-nodes.ts';
@@ -44,7 +44,7 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     const admin = await serveAdmin(
       {
         ...{ sessions, node: cluster, nodes, events, lifecycle, tally, log, now },
-        ...{ accounts: auth.directory, settings },
+        accounts: auth.accounts,
       },
       stateFolder(options.stateDir).socket,
     );
@@ -52,7 +52,14 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     const { listen } = settings();
     const rpc = await serveRpc(
       AuthModule.with(auth),
-      { listen: listen.auth, wires: [AUTH_WIRE], certificates, callers: ['portal', 'downloader'] },
+      {
+        listen: listen.auth,
+        services: [
+          { wire: AUTH_WIRE, callers: ['portal', 'downloader'] },
+          { wire: ACCOUNT_WIRE, callers: ['tunnel-node'] },
+        ],
+        certificates,
+      },
       log,
     );
     closers.push(() => rpc.close());

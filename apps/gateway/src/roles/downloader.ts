@@ -18,7 +18,11 @@ export function startDownloader(options: Omit<RoleOptions, 'openStore'>): Promis
     const { listen } = settings();
     const rpc = await serveRpc(
       DownloaderModule.with(downloads),
-      { listen: listen.catalog, wires: [CATALOG_WIRE], certificates, callers: ['portal'] },
+      {
+        listen: listen.catalog,
+        services: [{ wire: CATALOG_WIRE, callers: ['portal'] }],
+        certificates,
+      },
       log,
     );
     closers.push(() => rpc.close());

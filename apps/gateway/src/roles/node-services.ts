@@ -1,11 +1,11 @@
-import { NODE_WIRE, type EventLog, type Nodes, type Sessions } from '@sallyport/cluster';
+import { accountClient, NODE_WIRE, type EventLog, type Nodes, type Sessions } from '@sallyport/cluster';
 import { TunnelNodeModule } from '@sallyport/tunnel-node';
 import { serveAdmin } from '../admin/serve-admin.ts';
 import { Tally } from '../admin/tally.ts';
 import { ClusterNodes } from '../cluster-nodes.ts';
 import type { GatewayLifecycle } from '../lifecycle.ts';
 import type { NodeLife } from '../node-life.ts';
-import type { RoleParts } from './role.ts';
+import { addressesOf, type RoleParts } from './role.ts';
 import { serveRpc } from './serve-rpc.ts';
 
 export interface NodeServicesParts extends RoleParts {
@@ -25,26 +25,27 @@ export async function openNodeServices(parts: NodeServicesParts): Promise<{ clos
     ...{ nodes, sessions, certificates, log, now },
     own: { name: node.name, node: own },
   });
+  const accounts = await accountClient({ addresses: addressesOf(settings(), 'auth'), certificates });
   const tally = new Tally(events);
   const rpc = await serveRpc(
     TunnelNodeModule.with(own),
     {
       listen: settings().listen.node,
-      wires: [NODE_WIRE],
+      services: [{ wire: NODE_WIRE, callers: ['tunnel-node', 'auth'] }],
       certificates,
-      callers: ['tunnel-node', 'auth'],
     },
     log,
   );
   try {
     const admin = await serveAdmin(
-      { sessions, node: cluster, nodes, events, lifecycle, tally, log, now, settings },
+      { sessions, node: cluster, nodes, events, lifecycle, tally, log, now, accounts },
       parts.socket,
     );
     return {
       async close() {
         tally.close();
         cluster.close();
+        accounts.close();
         await admin.close();
         await rpc.close();
       },
@@ -52,6 +53,7 @@ export async function openNodeServices(parts: NodeServicesParts): Promise<{ clos
   } catch (error) {
     tally.close();
     cluster.close();
+    accounts.close();
     await rpc.close();
     throw error;
   }
