@@ -10,10 +10,7 @@ import type { Directory } from './directory.ts';
 import { resolvePolicy } from './policy.ts';
 
 /** What a user would get, value by value, with its origin. Those that nobody has set come last. */
-export function policyExplainer(
-  settings: () => Settings,
-  directory: Pick<Directory, 'find'>,
-): ExplainPolicy {
+export function policyExplainer(settings: () => Settings, directory: Pick<Directory, 'find'>): ExplainPolicy {
   return async (user, profile) => {
     const present = settings();
     const record = directory.find(user);

@@ -1,5 +1,6 @@
 import type { Log } from '@sallyport/chassis';
 import {
+  isAlive,
   nodeClient,
   type Closable,
   type NodeRecord,
@@ -11,7 +12,6 @@ import {
   type TunnelInfo,
 } from '@sallyport/cluster';
 import type { Reason } from '@sallyport/protocol';
-import { isAlive } from './node-life.ts';
 
 export interface ClusterNodesParts {
   nodes: Nodes;

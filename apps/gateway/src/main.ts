@@ -14,6 +14,7 @@ import { StartError, type Log, type Supervision } from '@sallyport/chassis';
 import {
   Journal,
   MemoryEventLog,
+  MemoryNodes,
   MemorySessions,
   type Clock,
   type NodeIdentity,
@@ -23,6 +24,7 @@ import {
 import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
+import { NodeLife } from './node-life.ts';
 import { openServing } from './serving.ts';
 import {
   deferred,
@@ -71,15 +73,23 @@ async function start(
 
   // 3. to 5.
   const services = deferred<Record<UpstreamName, Upstream>>();
+  let life: NodeLife | undefined;
   const { tunnels, lifecycle } = await openServing({
     ...{ ...parts, state, sessions, events, supervision: options.supervision, upstreams: services.promise },
+    notReady: () => life?.notReady() ?? [],
   });
+  const nodes = new MemoryNodes(now);
+  const announcement = { ...node, number: settings().node.number, address: '' };
+  const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log, now }));
+  closers.push(() => own.close());
+  await own.handleTick();
 
   // 6. services
   const ready = import('./services.ts').then(async ({ openServices }) => {
     const opened = await sentence(
       openServices({
-        ...{ settings, socket: state.socket, sessions, node: tunnels, events, metrics, log, lifecycle, now },
+        ...{ settings, socket: state.socket, sessions, node: tunnels, nodes, events, metrics, log, lifecycle, now },
+        guarded: (portal) => own.guarded(portal),
       }),
     );
     closers.push(() => opened.close());

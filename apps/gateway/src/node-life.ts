@@ -1,11 +1,9 @@
 import type { Log } from '@sallyport/chassis';
 import {
-  NODE_DEAD_MICROS,
   ServiceUnavailable,
   StoreUnavailable,
-  type Micros,
-  type NodeAnnouncement,
   type Nodes,
+  type NodeReport,
   type NodeStatus,
   type PeerNode,
   type Release,
@@ -19,8 +17,10 @@ export interface NodeLifeParts {
   nodes: Nodes;
   tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'refusing'>;
   lifecycle: Pick<GatewayLifecycle, 'status'>;
-  announcement: Omit<NodeAnnouncement, 'tunnels' | 'version' | 'startedAt'>;
+  announcement: Omit<NodeReport, 'tunnels' | 'version' | 'unready'>;
   log: Log;
+  /** µs since 1970. */
+  now: () => bigint;
   /** Monotonic ms. */
   monotonic?: () => number;
 }
@@ -121,12 +121,15 @@ export class NodeLife implements PeerNode {
   async #beat(): Promise<void> {
     if (this.#beating) return;
     this.#beating = true;
-    const { nodes, announcement, tunnels, lifecycle, log } = this.#parts;
-    const { version, startedAt } = lifecycle.status();
+    const { nodes, announcement, tunnels, lifecycle, log, now } = this.#parts;
+    const { version, state } = lifecycle.status();
     try {
-      const record = await nodes.beat({ ...announcement, tunnels: tunnels.size, version, startedAt });
+      const record = await nodes.heartbeat(
+        { ...announcement, tunnels: tunnels.size, version, unready: state === 'stopping' || this.draining },
+        now(),
+      );
       this.#silentSince = undefined;
-      this.#take(record.draining);
+      this.#take(record.drain);
     } catch (error) {
       if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the heartbeat failed');
       this.#silentSince ??= this.#monotonic();
@@ -142,11 +145,6 @@ export class NodeLife implements PeerNode {
     if (!drain) this.#parts.tunnels.refusing = undefined;
     this.#parts.log.info({ drain }, drain ? 'the node drains' : 'the node takes clients again');
   }
-}
-
-/** Heard of lately, by the store's clock. */
-export function isAlive({ beatAt }: { beatAt: Micros }, now: Micros): boolean {
-  return now - beatAt < NODE_DEAD_MICROS;
 }
 
 export const BEAT_MS = 1000;

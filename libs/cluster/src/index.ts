@@ -14,6 +14,7 @@ export * from './journal.ts';
 export * from './kafka-settings.ts';
 export * from './node-service.ts';
 export * from './node-wire.ts';
+export * from './nodes.memory.ts';
 export * from './nodes.ts';
 export * from './peers.ts';
 export * from './pki.ts';

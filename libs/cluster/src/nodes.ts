@@ -1,65 +1,51 @@
 import type { Micros, NodeIdentity } from './session.ts';
 
-/** What a node says of itself with each heartbeat. */
-export interface NodeAnnouncement extends NodeIdentity {
+/** What the cluster knows of one node: announced once, renewed by each heartbeat. */
+export interface NodeRecord extends NodeIdentity {
+  /** 1 to 65535: the first two bytes of its DTLS ids. */
   number: number;
-  /** gRPC, `HOST:PORT`. */
+  /** `HOST:PORT` of its gRPC server; '' = none. */
   address: string;
   version: string;
-  startedAt: Micros;
   tunnels: number;
-}
-
-/** A node as the others know it. */
-export interface NodeRecord extends NodeAnnouncement {
-  /** An operator wants no new clients there: the flag outlives the node's process. */
-  draining: boolean;
+  /** It wants no new clients: full, isolated, stopping. */
+  unready: boolean;
+  /** An operator wants it empty. */
+  drain: boolean;
   /** Last heartbeat, by the store's clock. */
   beatAt: Micros;
+  /** The node's clock minus the store's, µs. */
+  clockOffset: Micros;
 }
 
-/** The tunnel nodes of a cluster: records with a heartbeat. Rejects with `StoreUnavailable`. */
+/** What a node tells about itself. */
+export type NodeReport = Omit<NodeRecord, 'drain' | 'beatAt' | 'clockOffset'>;
+
+/**
+ * The nodes of a cluster: a record each, with a heartbeat. Forms: `nodes.memory.ts`, `nodes.redis.ts`; both pass
+ * `nodes.contract.ts`. All methods reject with `StoreUnavailable` when the store does not answer.
+ */
 export interface Nodes {
-  /** About once a second. @returns the node's own record. */
-  beat(node: NodeAnnouncement): Promise<NodeRecord>;
-  /** Those heard of within the last minutes, by name. */
+  /**
+   * About once a second.
+   * @param clock the node's own, µs.
+   * @returns its record: whether an operator wants it drained is news.
+   */
+  heartbeat(report: NodeReport, clock: Micros): Promise<NodeRecord>;
+  /** All nodes that were heard of in the last day, by name. `isAlive` tells which of them live. */
   list(): Promise<NodeRecord[]>;
-  /** @returns false: there is no such node. */
-  drain(name: string, drain: boolean): Promise<boolean>;
+  /** Sets or clears the drain flag, which outlives the node's process. @returns false = no such node. */
+  drain(name: string, wanted: boolean): Promise<boolean>;
+  /** Forgets a node, if it is still this incarnation: it stops on purpose. */
+  leave(node: NodeIdentity): Promise<void>;
 }
 
-/** The form of one process. */
-export class MemoryNodes implements Nodes {
-  readonly #now: () => Micros;
-  readonly #records = new Map<string, NodeRecord>();
-
-  /** @param now µs. */
-  constructor(now: () => Micros) {
-    this.#now = now;
-  }
-
-  beat(node: NodeAnnouncement): Promise<NodeRecord> {
-    const draining = this.#records.get(node.name)?.draining ?? false;
-    const record = { ...node, draining, beatAt: this.#now() };
-    this.#records.set(node.name, record);
-    return Promise.resolve(record);
-  }
-
-  list(): Promise<NodeRecord[]> {
-    const oldest = this.#now() - NODE_FORGOTTEN_MICROS;
-    const live = [...this.#records.values()].filter(({ beatAt }) => beatAt >= oldest);
-    return Promise.resolve(live.sort((a, b) => (a.name < b.name ? -1 : 1)));
-  }
-
-  drain(name: string, drain: boolean): Promise<boolean> {
-    const record = this.#records.get(name);
-    if (!record) return Promise.resolve(false);
-    this.#records.set(name, { ...record, draining: drain });
-    return Promise.resolve(true);
-  }
+/** @param now the store's clock, or one near it. */
+export function isAlive(node: NodeRecord, now: Micros): boolean {
+  return now - node.beatAt < NODE_DEAD_MICROS;
 }
 
-/** A node that was silent for so long is shown no more. */
-export const NODE_FORGOTTEN_MICROS = 600_000_000n;
-/** One that was silent for so long is dead: nobody waits for what it might say. */
-export const NODE_DEAD_MICROS = 5_000_000n;
+/** A node that has missed this much is dead: no call to it is waited for. */
+export const NODE_DEAD_MICROS = 3_000_000n;
+/** A node that was not heard of for so long is forgotten, with its drain flag. */
+export const NODE_FORGOTTEN_MICROS = 86_400_000_000n;

@@ -16,7 +16,15 @@
  */
 import { accountRequest, type Accounts, type ExplainPolicy } from './accounts.ts';
 import type { AuthService, CatalogService } from './auth-service.ts';
-import { accountsFrom, announcementFrom, explainedFrom, loginAnswerFrom, logoutFrom, lookupFrom, problemFrom } from './auth-wire.ts';
+import {
+  accountsFrom,
+  announcementFrom,
+  explainedFrom,
+  loginAnswerFrom,
+  logoutFrom,
+  lookupFrom,
+  problemFrom,
+} from './auth-wire.ts';
 import type { PeerNode, TunnelInfo } from './node-service.ts';
 import { countFrom, drainingFrom, releasesMessage, statusFrom, tunnelsFrom } from './node-wire.ts';
 import type { PeerCertificates, PeerRole } from './peers.ts';

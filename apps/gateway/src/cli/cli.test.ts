@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { after, before, beforeEach, test } from 'node:test';
 import { createLog, StartError } from '@sallyport/chassis';
-import { DEFAULT_GRANT, MemoryEventLog, MemorySessions, hashToken, newToken } from '@sallyport/cluster';
+import { DEFAULT_GRANT, MemoryEventLog, MemoryNodes, MemorySessions, hashToken, newToken } from '@sallyport/cluster';
 import type { NodeService, Session, TunnelInfo } from '@sallyport/cluster';
 import type { GrantOrigins } from '@sallyport/protocol';
 import { serveAdmin } from '../admin/serve-admin.ts';
@@ -36,6 +36,7 @@ const world = {
   socket: '',
   node: new FakeNode(),
   events: new MemoryEventLog(),
+  nodes: new MemoryNodes(() => BigInt(NOW) * 1000n),
   accounts: new Map<string, Account>(),
   orders: [] as AccountOrder[],
   reload: { applied: true, revision: 'r2', waiting: [], errors: [] } as ReloadResult,
@@ -395,11 +396,20 @@ function parts(): Parameters<typeof serveAdmin>[0] {
   return {
     sessions,
     node: world.node,
+    nodes: world.nodes,
     events: world.events,
     tally: new Tally(world.events),
     log,
     now: () => BigInt(NOW) * 1000n,
     accounts: {
+      explain: async (user, profile) => ({
+        ...{ known: user === 'alice', locked: false, groups: ['staff'], profile: profile || 'main' },
+        refused: '',
+        values: [
+          { key: 'dpd', value: '30', scope: 'group', name: 'staff' },
+          { key: 'mtu', value: '0', scope: 'default', name: '' },
+        ],
+      }),
       list: () => [...world.accounts.values()],
       apply: async (order) => {
         const account = world.accounts.get(order.name);
@@ -453,6 +463,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
     out: (chunk) => (text += chunk),
     now: () => NOW,
     runGateway: async () => undefined,
+    runRole: async () => undefined,
     supervise: async () => undefined,
   });
   let code = 0;

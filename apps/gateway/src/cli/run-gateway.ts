@@ -53,25 +53,29 @@ export async function runGateway(
     );
   }
   const gateway = await start({ config: file, stateDir: state.path, supervision });
-  runService(
-    {
-      stop() {
-        supervision.stopping();
-        return gateway.close();
-      },
-      reload: () => gateway.lifecycle.reload(),
-    },
-    { log: gateway.log, title: 'sallyport gateway' },
-  );
-  endOnUncaughtFaults(gateway.log, () => gateway.close());
+  await keepRunning(gateway, supervision, 'sallyport gateway');
+  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
+}
+
+/** Until a signal ends it, or what is loaded later fails. */
+export async function keepRunning(
+  { log, lifecycle, ready, close }: Omit<RunningGateway, 'settings'>,
+  supervision: Supervision,
+  title: string,
+): Promise<void> {
+  const stop = () => {
+    supervision.stopping();
+    return close();
+  };
+  runService({ stop, reload: () => lifecycle.reload() }, { log, title });
+  endOnUncaughtFaults(log, () => close());
   try {
-    await gateway.ready;
+    await ready;
   } catch (fault) {
-    await gateway.close();
+    await close();
     throw fault;
   }
   supervision.ready();
-  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
 }
 
 async function prepare(state: StateFolder): Promise<{ name: string; password: string } | undefined> {

@@ -45,7 +45,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     closers.push(portal.close, downloader.close);
     const { number, address } = settings().node;
     const announcement = { ...node, number, address };
-    const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log }));
+    const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log, now }));
     closers.push(() => own.close());
     await own.handleTick();
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
