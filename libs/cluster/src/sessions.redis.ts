@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
 import { REASONS } from '@sallyport/protocol';
-import { Checked, encodeRecord } from './journal-lines.ts';
+import { Checked } from './journal-lines.ts';
 import { decodeStored, encodeStored, parseGrant, type GrantText } from './redis-records.ts';
 import { blocksOf, poolSize, storedGrant, type StoredGrant } from './redis-plan.ts';
 import type { Redis } from './redis.ts';
@@ -19,7 +19,7 @@ import type {
   Usage,
 } from './sessions.ts';
 import { StoreUnavailable } from './sessions.ts';
-import type { Assertions, AssertedSession, AssertionVerdict } from './assertions.ts';
+import type { Assertions, AssertionVerdict } from './assertions.ts';
 import { newSessionId } from './tokens.ts';
 
 export interface RedisSessionsOptions {
@@ -53,8 +53,7 @@ export class RedisSessions implements Sessions, Assertions {
   async create(input: NewSession): Promise<Session> {
     const stored = storedGrant(input.grant, input.origins);
     const strapKeys = input.strapKey === '' ? [] : [input.strapKey];
-    const { tokenHash, user, profile, grant, origins, client } = input;
-    const event = JSON.stringify({ tokenHash, user, profile, grant, origins, client, strapKeys });
+    const { tokenHash, user, profile, client } = input;
     const reply = await this.#run(
       SCRIPTS.create,
       {
@@ -67,7 +66,7 @@ export class RedisSessions implements Sessions, Assertions {
         plan: stored.plan,
         k: strapKeys.join(' '),
         ...clientFields(client),
-        event: event.slice(1, -1),
+        event: startedText({ ...input, strapKeys }),
       },
       true,
     );
@@ -193,9 +192,20 @@ export class RedisSessions implements Sessions, Assertions {
     return this.#redis.onReign(deliver);
   }
 
-  async assert(node: NodeIdentity, sessions: readonly AssertedSession[]): Promise<AssertionVerdict[]> {
+  async assert(node: NodeIdentity, sessions: readonly Session[]): Promise<AssertionVerdict[]> {
+    const { reign } = this.#redis;
+    const verdicts = await this.#write(sessions);
+    await this.#run(SCRIPTS.asserted, { node: node.name, reign });
+    return verdicts;
+  }
+
+  async restore(sessions: readonly Session[]): Promise<number> {
+    const unheld = sessions.filter((session) => session.state !== 'up');
+    return (await this.#write(unheld)).filter((verdict) => verdict.kept).length;
+  }
+
+  async #write(sessions: readonly Session[]): Promise<AssertionVerdict[]> {
     const verdicts: AssertionVerdict[] = [];
-    const reign = this.#redis.reign;
     for (let at = 0; at < sessions.length; at += ASSERT_SLICE) {
       const slice = sessions.slice(at, at + ASSERT_SLICE);
       const grants = new Map<string, StoredGrant>();
@@ -203,28 +213,24 @@ export class RedisSessions implements Sessions, Assertions {
         const stored = storedGrant(session.grant, session.origins);
         grants.set(stored.key, stored);
         this.#keep(stored);
+        const started = session.state === 'authed' ? startedText(session) : '';
         return {
           id: session.id,
           record: encodeStored(session, stored.key),
           blocks: blocksOf(session),
-          snapshot: encodeRecord(session).replace(/,"n":\d+/, ''),
+          started,
         };
       });
-      const reply = await this.#run(
-        SCRIPTS.assert,
-        { node: node.name, records, grants: [...grants.values()] },
-        true,
-      );
-      slice.forEach(({ id }, i) => {
+      const reply = await this.#run(SCRIPTS.assert, { records, grants: [...grants.values()] }, true);
+      for (const [i, { id }] of slice.entries()) {
         const [kind, reason] = String(reply[i]).split(' ');
         verdicts.push(
           kind === 'kept'
             ? { sessionId: id, kept: true }
             : { sessionId: id, kept: false, reason: reasonOf(reason) },
         );
-      });
+      }
     }
-    await this.#run(SCRIPTS.asserted, { node: node.name, reign });
     return verdicts;
   }
 
@@ -387,6 +393,12 @@ const GRANT_FIELD = /"g":"([A-Za-z0-9_-]+)"/;
 
 function isSessionId(id: string): boolean {
   return /^[0-9a-f]{32}$/.test(id);
+}
+
+/** The members of a `started` event that the scripts do not make. */
+function startedText(of: Omit<NewSession, 'strapKey'> & { strapKeys: string[] }): string {
+  const { tokenHash, user, profile, grant, origins, client, strapKeys } = of;
+  return JSON.stringify({ tokenHash, user, profile, grant, origins, client, strapKeys }).slice(1, -1);
 }
 
 function clientFields({ address, userAgent, platform, hostname }: SessionClient) {
