@@ -88,7 +88,18 @@ async function start(
   const ready = import('./services.ts').then(async ({ openServices }) => {
     const opened = await sentence(
       openServices({
-        ...{ settings, socket: state.socket, sessions, node: tunnels, nodes, events, metrics, log, lifecycle, now },
+        ...{
+          settings,
+          socket: state.socket,
+          sessions,
+          node: tunnels,
+          nodes,
+          events,
+          metrics,
+          log,
+          lifecycle,
+          now,
+        },
         guarded: (portal) => own.guarded(portal),
       }),
     );

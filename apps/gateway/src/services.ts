@@ -48,7 +48,17 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
     });
     const tally = new Tally(events);
     const admin = await serveAdmin(
-      { sessions, node, events, accounts: authParts.accounts, nodes: parts.nodes, lifecycle, tally, log, now },
+      {
+        sessions,
+        node,
+        events,
+        accounts: authParts.accounts,
+        nodes: parts.nodes,
+        lifecycle,
+        tally,
+        log,
+        now,
+      },
       parts.socket,
       [
         AuthModule.with(authParts),

@@ -11,6 +11,7 @@ import {
   type Fact,
   type Nodes,
   type NodeService,
+  type Occurrence,
   type Session,
   type Sessions,
   type TunnelInfo,
@@ -28,6 +29,8 @@ export interface AdminParts {
   node: NodeService;
   nodes: Nodes;
   events: EventLog;
+  /** The last failed and the last good login of a user, of the whole cluster; absent = those of `events`. */
+  lastLogins?: ((user: string) => Promise<Occurrence[]>) | undefined;
   accounts: Accounts & { explain: ExplainPolicy };
   lifecycle: Lifecycle;
   tally: Tally;
@@ -190,9 +193,9 @@ export class AdminController {
 
   @GrpcMethod('AdminService', 'ExplainUser')
   async explainUser({ user, profile }: wire.ExplainUserRequest): Promise<wire.ExplainUserResponse> {
-    const { accounts, events } = this.#parts;
+    const { accounts, events, lastLogins } = this.#parts;
     const explained = await accounts.explain(user, profile);
-    const facts = events.recent(FACTS_SEARCHED).reverse();
+    const facts = lastLogins ? await lastLogins(user) : events.recent(FACTS_SEARCHED).reverse();
     const failed = facts.find((fact) => fact.type === 'auth.failed' && fact.user === user);
     const succeeded = facts.find((fact) => fact.type === 'auth.succeeded' && fact.user === user);
     const failure =

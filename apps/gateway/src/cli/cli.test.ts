@@ -6,7 +6,14 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { after, before, beforeEach, test } from 'node:test';
 import { createLog, StartError } from '@sallyport/chassis';
-import { DEFAULT_GRANT, MemoryEventLog, MemoryNodes, MemorySessions, hashToken, newToken } from '@sallyport/cluster';
+import {
+  DEFAULT_GRANT,
+  MemoryEventLog,
+  MemoryNodes,
+  MemorySessions,
+  hashToken,
+  newToken,
+} from '@sallyport/cluster';
 import type { NodeService, Session, TunnelInfo } from '@sallyport/cluster';
 import type { GrantOrigins } from '@sallyport/protocol';
 import { serveAdmin } from '../admin/serve-admin.ts';

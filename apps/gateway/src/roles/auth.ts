@@ -44,7 +44,7 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     const admin = await serveAdmin(
       {
         ...{ sessions, node: cluster, nodes, events, lifecycle, tally, log, now },
-        accounts: auth.accounts,
+        ...{ accounts: auth.accounts, lastLogins: store.lastLogins },
       },
       stateFolder(options.stateDir).socket,
     );

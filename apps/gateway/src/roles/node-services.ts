@@ -1,4 +1,11 @@
-import { accountClient, NODE_WIRE, type EventLog, type Nodes, type Sessions } from '@sallyport/cluster';
+import {
+  accountClient,
+  NODE_WIRE,
+  type EventLog,
+  type Nodes,
+  type Occurrence,
+  type Sessions,
+} from '@sallyport/cluster';
 import { TunnelNodeModule } from '@sallyport/tunnel-node';
 import { serveAdmin } from '../admin/serve-admin.ts';
 import { Tally } from '../admin/tally.ts';
@@ -12,6 +19,7 @@ export interface NodeServicesParts extends RoleParts {
   sessions: Sessions;
   nodes: Nodes;
   events: EventLog;
+  lastLogins?: ((user: string) => Promise<Occurrence[]>) | undefined;
   lifecycle: GatewayLifecycle;
   own: NodeLife;
   /** Path of the admin socket. */
@@ -38,7 +46,18 @@ export async function openNodeServices(parts: NodeServicesParts): Promise<{ clos
   );
   try {
     const admin = await serveAdmin(
-      { sessions, node: cluster, nodes, events, lifecycle, tally, log, now, accounts },
+      {
+        sessions,
+        node: cluster,
+        nodes,
+        events,
+        lifecycle,
+        tally,
+        log,
+        now,
+        accounts,
+        lastLogins: parts.lastLogins,
+      },
       parts.socket,
     );
     return {

@@ -12,6 +12,7 @@ import {
   type EventLog,
   type NodeIdentity,
   type Nodes,
+  type Occurrence,
   type PeerRole,
   type Sessions,
   type Settings,
@@ -35,6 +36,8 @@ export interface ClusterStore {
   logins: Logins;
   nodes: Nodes;
   events: EventLog;
+  /** The last failed and the last good login of a user. */
+  lastLogins?: (user: string) => Promise<Occurrence[]>;
   close(): Promise<void>;
 }
 

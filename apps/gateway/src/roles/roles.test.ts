@@ -108,7 +108,10 @@ test('who has no certificate, one of another CA, or one of another role gets not
   ];
   for (const stranger of strangers) {
     closers.push(() => stranger.close());
-    await assert.rejects(upstream('portal', stranger)(request('POST', '/', {}, xml('init', ''))), ServiceUnavailable);
+    await assert.rejects(
+      upstream('portal', stranger)(request('POST', '/', {}, xml('init', ''))),
+      ServiceUnavailable,
+    );
   }
 });
 
@@ -123,7 +126,9 @@ test('explain user says why the last login failed and who set what, over the soc
     const of = (key: string) => explained.values.find((value) => value.key === key);
     assert.deepEqual(of('dpd'), { key: 'dpd', value: '33', scope: 'group', name: 'staff' });
     assert.deepEqual(of('mtu'), { key: 'mtu', value: '0', scope: 'default', name: '' });
-    assert.deepEqual((await client.listAccounts()).accounts, [{ name: 'carol', groups: ['staff'], locked: false }]);
+    assert.deepEqual((await client.listAccounts()).accounts, [
+      { name: 'carol', groups: ['staff'], locked: false },
+    ]);
   } finally {
     client.close();
   }

@@ -53,7 +53,10 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     // 4. node
     const ready = import('./node-services.ts').then(async ({ openNodeServices }) => {
       const services = await sentence(
-        openNodeServices({ ...parts, sessions, nodes, events, lifecycle, own, socket: state.socket }),
+        openNodeServices({
+          ...{ ...parts, sessions, nodes, events, lifecycle, own, socket: state.socket },
+          lastLogins: store.lastLogins,
+        }),
       );
       closers.push(() => services.close());
       lifecycle.state = 'online';
