@@ -27,7 +27,8 @@ export function policyExplainer(settings: () => Settings, directory: Pick<Direct
     const { grant, origins } = resolved;
     const values = policyKeyNames().map(([key, field]) => ({
       key,
-      value: textOf(grant[field]),
+      // Routes that are not named are all of them.
+      value: field === 'routes' && grant.routes.length === 0 ? 'default' : textOf(grant[field]),
       ...origins[field],
       isDefault: isDeepStrictEqual(grant[field], DEFAULT_GRANT[field]) && origins[field].scope === 'default',
     }));

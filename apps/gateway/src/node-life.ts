@@ -15,7 +15,7 @@ import type { GatewayLifecycle } from './lifecycle.ts';
 
 export interface NodeLifeParts {
   nodes: Nodes;
-  tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'refusing'>;
+  tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'>;
   lifecycle: Pick<GatewayLifecycle, 'status'>;
   announcement: Omit<NodeReport, 'tunnels' | 'version' | 'unready'>;
   log: Log;
@@ -29,8 +29,9 @@ export interface NodeLifeParts {
  * One node among the others: its heartbeat, and how it drains:
  *
  *   1. at once      404 to balancers; no new logins; CONNECT of live sessions is served still
- *   2. after 3 s    (balancers have seen it) its tunnels end in waves, without a packet: the clients come back elsewhere
- *   3. after 300 s  no CONNECT any more
+ *   2. after 3 s    (balancers have seen it) its tunnels end in waves, without a packet: the clients come back elsewhere;
+ *                   one that comes back here stays, because it found nothing else
+ *   3. after 300 s  no CONNECT any more, and the rest goes
  *
  * The flag is in the store and outlives the process, so a node that is started again while it drains goes on draining.
  */
@@ -40,6 +41,8 @@ export class NodeLife implements PeerNode {
   readonly #timer: NodeJS.Timeout;
   #drainingSince: number | undefined;
   #wave = 0;
+  /** Newest tunnel when the draining began. */
+  #newest = 0;
   #silentSince: number | undefined;
   #beating = false;
 
@@ -107,11 +110,14 @@ export class NodeLife implements PeerNode {
     if (since === undefined) return;
     const seconds = (this.#monotonic() - since) / 1000;
     const { tunnels, log } = this.#parts;
-    if (seconds >= DRAIN_DEADLINE_SECONDS) tunnels.refusing = 'draining';
+    if (seconds >= DRAIN_DEADLINE_SECONDS) {
+      tunnels.refusing = 'draining';
+      this.#newest = tunnels.lastId;
+    }
     if (seconds < BALANCERS_SEE_SECONDS || tunnels.size === 0) return;
     this.#wave ||= Math.max(LEAST_WAVE, Math.ceil(tunnels.size / WAVES));
-    const moved = await tunnels.moveAway(this.#wave);
-    log.info({ moved, left: tunnels.size }, 'draining: tunnels move away');
+    const moved = await tunnels.moveAway(this.#wave, this.#newest);
+    if (moved > 0) log.info({ moved, left: tunnels.size }, 'draining: tunnels move away');
   }
 
   close(): void {
@@ -142,6 +148,7 @@ export class NodeLife implements PeerNode {
     if (drain === this.draining) return;
     this.#drainingSince = drain ? this.#monotonic() : undefined;
     this.#wave = 0;
+    this.#newest = this.#parts.tunnels.lastId;
     if (!drain) this.#parts.tunnels.refusing = undefined;
     this.#parts.log.info({ drain }, drain ? 'the node drains' : 'the node takes clients again');
   }

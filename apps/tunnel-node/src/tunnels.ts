@@ -97,6 +97,11 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#ticker.unref();
   }
 
+  /** Id of the newest tunnel. */
+  get lastId(): number {
+    return this.#lastId;
+  }
+
   get size(): number {
     return this.#byId.size;
   }
@@ -409,10 +414,11 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
 
   /**
    * Ends some tunnels without a packet and parks their sessions, so that their clients come back at once, elsewhere.
+   * @param upTo only tunnels up to this id: who came back here has nowhere else to go.
    * @returns how many.
    */
-  async moveAway(count: number): Promise<number> {
-    const leaving = [...this.#byId.values()].slice(0, count);
+  async moveAway(count: number, upTo: number): Promise<number> {
+    const leaving = [...this.#byId.values()].filter(({ id }) => id <= upTo).slice(0, count);
     await Promise.all(leaving.map((tunnel) => this.#park(tunnel)));
     return leaving.length;
   }

@@ -397,6 +397,78 @@ test('times, sizes and columns read as those of occtl', () => {
   );
 });
 
+test('an id that several nodes have ends nothing until its node is named', async () => {
+  world.node.list = [tunnel(7, 'alice'), tunnel(7, 'bob', { node: 'n2' })];
+  const unclear = await run('disconnect', 'id', '7');
+  assert.equal(unclear.code, 1);
+  assert.match(unclear.error, /n1\/7 and n2\/7 have this id, say which/);
+  assert.deepEqual(world.node.disconnected, []);
+  assert.equal((await run('disconnect', 'id', 'n2/7')).code, 0);
+  assert.deepEqual(world.node.disconnected, ['session-bob-7']);
+  assert.deepEqual(idsOf((await run('-j', 'show', 'id', '7')).json), [7, 7]);
+});
+
+test('nodes are shown, drained and taken back by name', async () => {
+  const node = { incarnation: 'i1', number: 1, address: '10.0.0.1:9495', version: '1.2.3', tunnels: 4 };
+  for (const name of ['n1', 'n2']) await world.nodes.heartbeat({ ...node, name, unready: false }, 0n);
+  assert.match((await run('drain', 'node', 'n2')).text, /node n2 drains/);
+  const { json } = await run('-j', 'show', 'nodes');
+  assert.ok(Array.isArray(json));
+  assert.deepEqual(
+    json.map((one) => [field(one, 'Name'), field(one, 'State'), field(one, 'Tunnels')]),
+    [
+      ['n1', 'online', 4],
+      ['n2', 'draining', 4],
+    ],
+  );
+  assert.equal((await run('undrain', 'node', 'n2')).code, 0);
+  assert.match((await run('show', 'nodes')).text, /n2 +online/);
+  const missing = await run('drain', 'node', 'n9');
+  assert.deepEqual([missing.code, missing.text], [1, '']);
+  assert.match(missing.error, /There is no node n9/);
+});
+
+test('explain user says why the last login failed and where each value comes from', async () => {
+  world.events.append([
+    {
+      ...{ v: 1, at: BigInt(NOW - 60_000) * 1000n, type: 'auth.failed', user: 'alice', profile: 'main' },
+      ...{ method: 'local', address: '192.0.2.9', reason: 'user-locked' },
+    },
+  ]);
+  const { json } = await run('-j', 'explain', 'user', 'alice', '--profile', 'ops');
+  assert.equal(field(json, 'Profile'), 'ops');
+  assert.equal(field(field(json, 'Last failure'), 'Reason'), 'user-locked');
+  const { text } = await run('explain', 'user', 'alice');
+  assert.match(text, /last failure: .*user-locked \(This account is locked\.\) .* from 192\.0\.2\.9/);
+  assert.match(text, /dpd +30 +group staff\n/);
+  assert.match((await run('explain', 'user', 'zoe')).text, /zoe: is not in the users-file/);
+});
+
+test('show pools counts addresses', async () => {
+  const { json } = await run('-j', 'show', 'pools');
+  assert.ok(Array.isArray(json));
+  for (const pool of json) assert.ok(Number(field(pool, 'Size')) >= Number(field(pool, 'Used')));
+});
+
+test('pki makes, shows and renews certificates in a folder', async () => {
+  const dir = join(world.folder, 'pki');
+  assert.equal((await run('pki', 'init', '--dir', dir)).code, 0);
+  assert.match((await run('pki', 'init', '--dir', dir)).error, /There is a CA/);
+  assert.equal((await run('pki', 'issue', 'n1', '--role', 'tunnel-node', '--dir', dir)).code, 0);
+  assert.match((await run('pki', 'issue', 'n2', '--role', 'king', '--dir', dir)).error, /king is no role/);
+  const { json } = await run('-j', 'pki', 'show', '--dir', dir);
+  assert.ok(Array.isArray(json));
+  assert.deepEqual(
+    json.map((one) => [field(one, 'Name'), field(one, 'Roles')]),
+    [
+      ['CA', []],
+      ['n1', ['tunnel-node']],
+    ],
+  );
+  assert.match((await run('pki', 'renew', '--dir', dir)).text, /nothing ends soon/);
+  assert.match((await run('pki', 'renew', 'n1', '--dir', dir)).text, /^renewed\n/);
+});
+
 // Helpers
 
 function parts(): Parameters<typeof serveAdmin>[0] {

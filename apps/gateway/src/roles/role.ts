@@ -1,12 +1,5 @@
 /** What the roles of a cluster have in common. */
-import {
-  certificateMetrics,
-  configMetrics,
-  processMetrics,
-  serveHealth,
-  StartError,
-  type Supervision,
-} from '@sallyport/chassis';
+import { configMetrics, processMetrics, serveHealth, StartError, type Supervision } from '@sallyport/chassis';
 import {
   PeerCertificates,
   type EventLog,
@@ -68,9 +61,12 @@ export async function openRole(role: PeerRole, config: string, closers: Closer[]
   const log = parts.log.child({ role });
   const certificates = await sentence(PeerCertificates.open(pki, log));
   closers.push(() => certificates.close());
-  certificateMetrics(parts.metrics, () => [
-    ...[{ host: role, keyType: 'peer', notAfterSeconds: certificates.current.notAfter / 1000 }],
-  ]);
+  parts.metrics.gauge(
+    'sallyport_peer_certificate_not_after_timestamp_seconds',
+    'When the certificate of this service towards the others of the cluster ends.',
+    [],
+    (gauge) => gauge.set(certificates.current.notAfter / 1000),
+  );
   return { ...parts, log, role, certificates };
 }
 
