@@ -55,7 +55,7 @@ export function loginAnswerFrom(message: unknown): LoginAnswer {
   if (name !== 'granted' && name !== 'certificateRequest') throw new WireError(`auth gave an unknown answer`);
   if (name === 'granted' && object(answer[name])['token'] === '')
     throw new WireError('auth granted a login without a token');
-  return answer as LoginAnswer; // as above
+  return answer;
 }
 
 export function logoutFrom(message: unknown): LogoutResponse {

@@ -48,8 +48,7 @@ export class RedisEventLog implements EventLog {
     for (const fact of facts) {
       // Transitions are in the stream already: the script that made them put them there.
       if ('sessionId' in fact && fact.type !== 'auth.succeeded') continue;
-      if (this.#waiting.length < MAX_WAITING)
-        this.#waiting.push(fact as Occurrence); // what is left
+      if (this.#waiting.length < MAX_WAITING) this.#waiting.push(fact);
       else this.#lost += 1;
     }
     void this.#write();

@@ -61,9 +61,13 @@ export class Replicas<R extends Replica> {
   readonly #states: State<R>[];
   readonly #options: ReplicasOptions;
   readonly #timer: NodeJS.Timeout;
+  readonly #pulse: NodeJS.Timeout;
   readonly #now: () => number;
   #next: number;
   #closed = false;
+  /** Last turn of our own event loop, and the last one that came late. */
+  #turnedAt: number;
+  #stalledAt = -Infinity;
 
   constructor(replicas: readonly R[], options: ReplicasOptions) {
     this.#options = options;
@@ -79,6 +83,9 @@ export class Replicas<R extends Replica> {
     this.#next = Math.floor(Math.random() * Math.max(1, replicas.length));
     this.#timer = setInterval(() => this.checkAll(), options.checkEveryMs ?? CHECK_EVERY_MS);
     this.#timer.unref();
+    this.#turnedAt = this.#now();
+    this.#pulse = setInterval(() => this.#handlePulse(), PULSE_MS);
+    this.#pulse.unref();
     this.checkAll();
   }
 
@@ -127,6 +134,7 @@ export class Replicas<R extends Replica> {
   close(): void {
     this.#closed = true;
     clearInterval(this.#timer);
+    clearInterval(this.#pulse);
     for (const { replica, calls } of this.#states) {
       for (const call of calls) call.abort();
       replica.close();
@@ -164,6 +172,7 @@ export class Replicas<R extends Replica> {
   async #check(state: State<R>): Promise<void> {
     if (state.checking || this.#closed) return;
     state.checking = true;
+    const begun = this.#now();
     const good = await state.replica
       .check(AbortSignal.timeout(CHECK_DEADLINE_MS))
       .catch(() => undefined)
@@ -173,10 +182,19 @@ export class Replicas<R extends Replica> {
       state.health = 'good';
       return;
     }
+    this.#handlePulse();
+    // An answer that we had no time to read says nothing about who gave it.
+    if (good === undefined && this.#stalledAt >= begun) return;
     state.failures += 1;
     // One that says no is asked no more; one that says nothing may only be slow.
     if (good === false) state.health = 'bad';
     else if (state.failures >= FAILURES_UNTIL_BAD) this.#markBad(state);
+  }
+
+  #handlePulse(): void {
+    const now = this.#now();
+    if (now - this.#turnedAt > STALL_MS) this.#stalledAt = now;
+    this.#turnedAt = now;
   }
 
   #markBad(state: State<R>): void {
@@ -197,6 +215,9 @@ interface State<R> {
 }
 
 const ORDER: readonly Health[] = ['good', 'unknown', 'bad'];
+const PULSE_MS = 100;
+/** Our own event loop was busy for so long. */
+const STALL_MS = 300;
 export const CHECK_EVERY_MS = 1000;
 export const CHECK_DEADLINE_MS = 1000;
 export const FAILURES_UNTIL_BAD = 2;

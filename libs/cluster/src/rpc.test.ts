@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { connect as connectHttp2, constants } from 'node:http2';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
-import { loadPackageDefinition, Server, type ServiceDefinition } from '@grpc/grpc-js';
+import { Server, type ServiceDefinition } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import type { LoginAnswer } from './auth-service.ts';
 import { TestAuthority } from './peers.fake.ts';
@@ -210,8 +210,11 @@ async function client(addresses: string[], certificates: PeerCertificates, check
 }
 
 function serviceOf(): ServiceDefinition {
-  const found: any = loadPackageDefinition(loadSync(AUTH_WIRE.protoPath, AUTH_WIRE.loader));
-  return found.sallyport.auth.v1.AuthService.service;
+  const contract = loadSync(AUTH_WIRE.protoPath, AUTH_WIRE.loader)[
+    `${AUTH_WIRE.package}.${AUTH_WIRE.service}`
+  ];
+  assert.ok(contract && !('format' in contract));
+  return contract;
 }
 
 function serializedBegin(): Buffer {

@@ -450,25 +450,6 @@ test('show pools counts addresses', async () => {
   for (const pool of json) assert.ok(Number(field(pool, 'Size')) >= Number(field(pool, 'Used')));
 });
 
-test('pki makes, shows and renews certificates in a folder', async () => {
-  const dir = join(world.folder, 'pki');
-  assert.equal((await run('pki', 'init', '--dir', dir)).code, 0);
-  assert.match((await run('pki', 'init', '--dir', dir)).error, /There is a CA/);
-  assert.equal((await run('pki', 'issue', 'n1', '--role', 'tunnel-node', '--dir', dir)).code, 0);
-  assert.match((await run('pki', 'issue', 'n2', '--role', 'king', '--dir', dir)).error, /king is no role/);
-  const { json } = await run('-j', 'pki', 'show', '--dir', dir);
-  assert.ok(Array.isArray(json));
-  assert.deepEqual(
-    json.map((one) => [field(one, 'Name'), field(one, 'Roles')]),
-    [
-      ['CA', []],
-      ['n1', ['tunnel-node']],
-    ],
-  );
-  assert.match((await run('pki', 'renew', '--dir', dir)).text, /nothing ends soon/);
-  assert.match((await run('pki', 'renew', 'n1', '--dir', dir)).text, /^renewed\n/);
-});
-
 // Helpers
 
 function parts(): Parameters<typeof serveAdmin>[0] {

@@ -1,9 +1,8 @@
 /** Verbs for what only a cluster has: nodes and pools as a whole, and why a user gets what he gets. */
-import type { Command } from 'commander';
 import { StartError } from '@sallyport/chassis';
 import type { ExplainUserResponse, NodeEntry, PoolEntry } from '../admin/wire.ts';
 import * as form from './occtl-form.ts';
-import type { Verbs } from './program.ts';
+import type { Command, Verbs } from './program.ts';
 
 export function addCluster(program: Command, verbs: Verbs): void {
   const show = program.commands.find((command) => command.name() === 'show');

@@ -1,5 +1,4 @@
 /** `sallyport pki`: the small CA of a cluster, in a folder of files (docs/pki.md). */
-import type { Command } from 'commander';
 import { StartError } from '@sallyport/chassis';
 import {
   CA_DAYS,
@@ -14,7 +13,7 @@ import {
   type PeerRole,
 } from '@sallyport/cluster';
 import * as form from './occtl-form.ts';
-import type { Verbs } from './program.ts';
+import type { Command, Verbs } from './program.ts';
 
 export function addPki(program: Command, verbs: Verbs): void {
   const pki = program.command('pki').description('certificates of the services of a cluster');

@@ -16,6 +16,8 @@ import { addPki } from './pki-verbs.ts';
 import { readNewPassword } from './prompt.ts';
 import type { Input } from './prompt.ts';
 
+export type { Command } from 'commander';
+
 /** What the program takes from its surroundings. */
 export interface Surroundings {
   version: string;

@@ -159,7 +159,7 @@ async function start(
   const { folder, ports } = world;
   const stateDir = join(folder, name);
   await mkdir(stateDir, { mode: 0o700 });
-  await (await certificate(name, [role])).close();
+  await certificate(name, [role]);
   const config = join(folder, `${name}.yaml`);
   const at = (port: string) => `"127.0.0.1:${ports[port] ?? 0}"`;
   await writeFile(

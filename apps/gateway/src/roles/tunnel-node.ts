@@ -42,7 +42,10 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     // 3. upstreams
     const portal = httpUpstream({ role: 'portal', addresses: portals, certificates });
     const downloader = httpUpstream({ role: 'downloader', addresses: downloaders, certificates });
-    closers.push(portal.close, downloader.close);
+    closers.push(
+      () => portal.close(),
+      () => downloader.close(),
+    );
     const { number, address } = settings().node;
     const announcement = { ...node, number, address };
     const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log, now }));
