@@ -47,7 +47,9 @@ describe('sallyport supervise', { skip: noSupervisor }, () => {
 
   test('a login that begins while nobody serves is served', async () => {
     await opened;
-    process.kill(servingPid(), 'SIGKILL');
+    const pid = servingPid();
+    world.gateway.signal('SIGUSR2');
+    await eventually('nobody serves', () => !existsSync(`/proc/${pid}`));
     const { answer, tls } = await (await world.loggedIn()).connect();
     assert.equal(answer.status, 200);
     assert.ok(header(answer, 'X-CSTP-Address'));

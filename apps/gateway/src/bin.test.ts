@@ -56,7 +56,9 @@ test('the socket comes from the environment when -s is absent', () => {
 
 test('a restarted gateway loads no NestJS before its port is open: clients wait in its backlog', () => {
   const main = JSON.stringify(new URL('./main.js', import.meta.url).href);
-  const code = `await import(${main});
+  const cli = JSON.stringify(new URL('./cli.js', import.meta.url).href);
+  const code = `await import(${cli});
+    await import(${main});
     const { createRequire } = await import('node:module');
     const loaded = Object.keys(createRequire(${main}).cache).map((file) => file.split('node_modules/').at(-1));
     console.log(JSON.stringify(loaded.filter((file) => /^(@nestjs|@grpc|rxjs|reflect-metadata)/.test(file))), loaded.length);`;

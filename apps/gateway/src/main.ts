@@ -141,7 +141,8 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   const happened = (type: 'node.ready' | 'node.stopping'): Occurrence => ({
     ...{ v: 1, at: now(), type, node: node.name, incarnation: node.incarnation },
   });
-  const ready = import('./services.ts').then(async ({ openServices }) => {
+  const ready = calm(listener).then(async () => {
+    const { openServices } = await import('./services.ts');
     const opened = await sentence(
       openServices({
         ...{ settings, socket: state.socket, sessions, node: tunnels, events, metrics, log, lifecycle, now },
@@ -161,6 +162,16 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
     await close();
   };
   return { settings, log, lifecycle, ready, close: stop };
+}
+
+/** Loading keeps the event loop to itself for a while, so clients that come back at once are served before. */
+async function calm({ stats }: TlsListener): Promise<void> {
+  const deadline = performance.now() + CALM_LIMIT_MS;
+  for (let accepted = -1; accepted !== stats.accepted || stats.handshaking > 0;) {
+    if (performance.now() > deadline) return;
+    accepted = stats.accepted;
+    await new Promise((resolve) => setTimeout(resolve, CALM_MS));
+  }
 }
 
 async function openSessions(
@@ -280,3 +291,6 @@ function packageVersion(): string {
 }
 
 type Closer = () => Promise<void>;
+
+const CALM_MS = 50;
+const CALM_LIMIT_MS = 1000;
