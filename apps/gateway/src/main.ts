@@ -25,7 +25,7 @@ import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
 import { NodeLife } from './node-life.ts';
-import { openServing } from './serving.ts';
+import { calm, openServing } from './serving.ts';
 import {
   deferred,
   limitsOf,
@@ -74,7 +74,7 @@ async function start(
   // 3. to 5.
   const services = deferred<Record<UpstreamName, Upstream>>();
   let life: NodeLife | undefined;
-  const { tunnels, lifecycle } = await openServing({
+  const { tunnels, listener, lifecycle } = await openServing({
     ...{ ...parts, state, sessions, events, supervision: options.supervision, upstreams: services.promise },
     notReady: () => life?.notReady() ?? [],
   });
@@ -85,7 +85,8 @@ async function start(
   await own.handleTick();
 
   // 6. services
-  const ready = import('./services.ts').then(async ({ openServices }) => {
+  const ready = calm(listener).then(async () => {
+    const { openServices } = await import('./services.ts');
     const opened = await sentence(
       openServices({
         ...{

@@ -142,3 +142,16 @@ async function openListener(
   await sentence(listener.listen((stream) => edge.accept(stream)));
   return listener;
 }
+
+/** Loading keeps the event loop to itself for a while, so clients that come back at once are served before. */
+export async function calm({ stats }: Pick<TlsListener, 'stats'>): Promise<void> {
+  const deadline = performance.now() + CALM_LIMIT_MS;
+  for (let accepted = -1; accepted !== stats.accepted || stats.handshaking > 0;) {
+    if (performance.now() > deadline) return;
+    accepted = stats.accepted;
+    await new Promise((resolve) => setTimeout(resolve, CALM_MS));
+  }
+}
+
+const CALM_MS = 50;
+const CALM_LIMIT_MS = 1000;

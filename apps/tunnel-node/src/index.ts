@@ -15,7 +15,5 @@ export {
   type TlsListenerOptions,
 } from './listener.tls.ts';
 export { NodeMetrics, observeNode } from './metrics.ts';
-export { NodeController } from './node.controller.ts';
 export type { StrapMode } from './strap.ts';
-export { TunnelNodeModule } from './tunnel-node.module.ts';
 export { Tunnels, type TunnelsOptions } from './tunnels.ts';

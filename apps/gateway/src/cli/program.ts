@@ -1,15 +1,14 @@
 /**
  * The command line: occtl's verbs over the admin socket, `user`, `check-config`, and the role `gateway`.
- * Results go to `out`, everything else is a StartError or a log line. Nothing heavy is loaded before its verb runs.
+ * Results go to `out`, everything else is a StartError or a log line. What is heavy is imported when its verb runs: a gateway that
+ * starts again has clients waiting.
  */
 import { existsSync } from 'node:fs';
 import { Argument, Command } from 'commander';
 import { PEER_ROLES, RETURN_PATHS, settingsReference, type PeerRole } from '@sallyport/cluster';
 import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
-import { accountsOf } from './accounts.ts';
-import { AdminClient } from './admin-client.ts';
-import { checkedConfiguration } from './check-config.ts';
+import type { AdminClient } from './admin-client.ts';
 import { addCluster } from './cluster-verbs.ts';
 import * as form from './occtl-form.ts';
 import { addPki } from './pki-verbs.ts';
@@ -96,6 +95,7 @@ export class Verbs {
 
   /** Runs against the gateway. */
   async ask(work: (client: AdminClient) => Promise<void>): Promise<void> {
+    const { AdminClient } = await import('./admin-client.ts');
     const client = await AdminClient.open(this.socket);
     try {
       await work(client);
@@ -151,6 +151,7 @@ function addRoles(program: Command, around: Surroundings): void {
     .argument('<file>')
     .action(async (file: string) => {
       const json = program.opts<GlobalOptions>().json ?? false;
+      const { checkedConfiguration } = await import('./check-config.ts');
       const { errors, settings } = await checkedConfiguration(file);
       const notes = settings?.redis
         ? [`return-path ${settings.returnPath}: ${RETURN_PATHS[settings.returnPath]}`]
@@ -316,7 +317,10 @@ function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
     .command('user')
     .description('users of the users-file, with or without a running gateway')
     .option('--config <file>', 'the users-file of this configuration, instead of asking the running gateway');
-  const accounts = () => accountsOf(verbs.socket, user.opts<{ config?: string }>().config);
+  const accounts = async () => {
+    const { accountsOf } = await import('./accounts.ts');
+    return accountsOf(verbs.socket, user.opts<{ config?: string }>().config);
+  };
   const done = async (verb: string, name: string, work: Promise<void>) => {
     await work;
     verbs.print({ user: name, done: verb }, `user ${name}: ${verb}`);

@@ -6,7 +6,7 @@ import {
   type Occurrence,
   type Sessions,
 } from '@sallyport/cluster';
-import { TunnelNodeModule } from '@sallyport/tunnel-node';
+import { TunnelNodeModule } from '@sallyport/tunnel-node/nest';
 import { serveAdmin } from '../admin/serve-admin.ts';
 import { Tally } from '../admin/tally.ts';
 import { ClusterNodes } from '../cluster-nodes.ts';

@@ -10,7 +10,7 @@ import { httpUpstream, type Upstream } from '@sallyport/cluster';
 import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder } from '../first-run.ts';
 import { NodeLife } from '../node-life.ts';
-import { openServing } from '../serving.ts';
+import { calm, openServing } from '../serving.ts';
 import { deferred, limitsOf, nodeEvent, sentence, starting, type Running } from '../wiring.ts';
 import { addressesOf, openRole, type RoleOptions } from './role.ts';
 
@@ -32,7 +32,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     const state = stateFolder(options.stateDir);
     const upstreams = deferred<Record<UpstreamName, Upstream>>();
     let life: NodeLife | undefined;
-    const { tunnels, lifecycle } = await openServing({
+    const { tunnels, listener, lifecycle } = await openServing({
       ...{ ...parts, role, state, sessions, events, supervision: options.supervision },
       upstreams: upstreams.promise,
       notReady: () => life?.notReady() ?? [],
@@ -54,7 +54,8 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
 
     // 4. node
-    const ready = import('./node-services.ts').then(async ({ openNodeServices }) => {
+    const ready = calm(listener).then(async () => {
+      const { openNodeServices } = await import('./node-services.ts');
       const services = await sentence(
         openNodeServices({
           ...{ ...parts, sessions, nodes, events, lifecycle, own, socket: state.socket },
