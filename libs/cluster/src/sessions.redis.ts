@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
 import { REASONS } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
@@ -19,8 +19,8 @@ import type {
   Usage,
 } from './sessions.ts';
 import { StoreUnavailable } from './sessions.ts';
+import { SESSION_ID_BYTES } from './tokens.ts';
 import type { Assertions, AssertionVerdict } from './assertions.ts';
-import { newSessionId } from './tokens.ts';
 
 export interface RedisSessionsOptions {
   /** Opened before; closed by who opened it. */
@@ -57,7 +57,8 @@ export class RedisSessions implements Sessions, Assertions {
     const reply = await this.#run(
       SCRIPTS.create,
       {
-        id: newSessionId(),
+        id: sessionIdOf(tokenHash),
+        op: newOp(),
         t: tokenHash,
         u: user,
         p: profile,
@@ -76,7 +77,7 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   find(tokenHash: string): Promise<Session | undefined> {
-    return this.#find({ t: tokenHash });
+    return this.#find({ id: sessionIdOf(tokenHash), t: tokenHash });
   }
 
   get(id: string): Promise<Session | undefined> {
@@ -98,6 +99,7 @@ export class RedisSessions implements Sessions, Assertions {
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
     const { node, client } = request;
     const reply = await this.#run(SCRIPTS.claim, {
+      id: sessionIdOf(request.tokenHash),
       t: request.tokenHash,
       node: node.name,
       incarnation: node.incarnation,
@@ -248,7 +250,7 @@ export class RedisSessions implements Sessions, Assertions {
     return Promise.resolve(undefined);
   }
 
-  async #find(args: { t: string } | { id: string }): Promise<Session | undefined> {
+  async #find(args: { id: string; t?: string }): Promise<Session | undefined> {
     const [away, id, text] = await this.#run(SCRIPTS.find, args);
     return id === undefined ? undefined : this.#decode(String(id), String(text), BigInt(String(away)));
   }
@@ -264,7 +266,7 @@ export class RedisSessions implements Sessions, Assertions {
       {
         id,
         how,
-        op: randomBytes(OP_BYTES).toString('base64url'),
+        op: newOp(),
         reason,
         lease: lease && { e: String(lease.epoch), c: lease.claimId },
         usage: usage && { rx: usage.rxBytes, tx: usage.txBytes, at: usage.activeAt },
@@ -390,6 +392,19 @@ const MAIL_BATCH = 256;
 const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;
 const GRANT_FIELD = /"g":"([A-Za-z0-9_-]+)"/;
+
+/** Found without an index; the id is no secret, and the token cannot be found from it. */
+function sessionIdOf(tokenHash: string): string {
+  return createHash('sha256')
+    .update(`session ${tokenHash}`)
+    .digest('hex')
+    .slice(0, 2 * SESSION_ID_BYTES);
+}
+
+/** Names one change, so that its repetition is known. */
+function newOp(): string {
+  return randomBytes(OP_BYTES).toString('base64url');
+}
 
 function isSessionId(id: string): boolean {
   return /^[0-9a-f]{32}$/.test(id);
