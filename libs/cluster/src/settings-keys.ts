@@ -6,6 +6,7 @@ import {
   choice,
   flag,
   integer,
+  lines,
   listOf,
   mapped,
   nearest,
@@ -36,7 +37,7 @@ const count = integer(0, MAX_COUNT);
 const path = text(MAX_PATH_BYTES);
 const seconds = integer(0, YEAR_SECONDS);
 const someSeconds = integer(1, YEAR_SECONDS);
-const banner = text(MAX_BANNER_BYTES);
+const banner = lines(MAX_BANNER_BYTES);
 
 const FAMILIES = { ipv4: 'IPv4', ipv6: 'IPv6' };
 
@@ -360,7 +361,8 @@ const PROFILE_KEYS = {
     example: 'Staff',
   }),
   methods: key(listOf(method), ['local'], {
-    about: 'Who checks the login; several must all agree and name the same user.',
+    about:
+      'Who checks the login; several must all agree and name the same user. With certificate alone every good certificate logs in, also of a user who is not in users-file; who is locked there is refused.',
     example: '[certificate, local]',
   }),
   group: key(accountName, '', {
@@ -479,7 +481,7 @@ export const SETTINGS_KEYS = {
   }),
   strap: key(choice('off', 'lenient', 'strict'), 'lenient', {
     about:
-      'Binding of sessions to a key of the client: off, lenient (checked when the client offers it), strict (a session that began with it must keep it).',
+      'Binding of sessions to a key of the client: off, lenient (checked when the client offers it), strict (a CONNECT without a good proof is refused, also from clients that know nothing of it).',
     example: 'strict',
   }),
   'auth-timeout': key(integer(10, DAY_SECONDS), 240, {
