@@ -2,7 +2,6 @@ export * from './addresses.ts';
 export * from './auth-service.ts';
 export * from './clock.ts';
 export * from './events.memory.ts';
-export * from './cidr.ts';
 export * from './events.ts';
 export * from './journal-lines.ts';
 export * from './journal-lock.ts';
