@@ -3,6 +3,7 @@ export * from './auth-service.ts';
 export * from './clock.ts';
 export * from './events.memory.ts';
 export * from './events.ts';
+export { DEFAULT_GRANT, forGrantFields, POLICY_FIELDS } from './grant-fields.ts';
 export * from './journal-lines.ts';
 export * from './journal-lock.ts';
 export * from './journal.ts';
