@@ -2,9 +2,15 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { access, constants, readFile, stat } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import type { ConfigDocument, Problem } from '@sallyport/chassis';
-import { gatewayAddress } from './addresses.ts';
-import { cidrContains, cidrsOverlap, formatCidr, parseAddress, parseCidr } from './cidr.ts';
-import type { Cidr } from './cidr.ts';
+import {
+  cidrContains,
+  cidrsOverlap,
+  gatewayOf,
+  parseAddress,
+  parseCidr,
+  toBigint,
+} from '@sallyport/protocol';
+import type { Cidr } from '@sallyport/protocol';
 import type { PolicyValues, SETTINGS_KEYS, TlsValues } from './settings-keys.ts';
 import type { Settings, TlsSettings } from './settings.ts';
 
@@ -137,10 +143,9 @@ function checkExplicit(document: SettingsDocument, report: Report): void {
       const text = policy[key];
       const address = text ? parseAddress(text) : undefined;
       if (!text || !address) continue;
-      const { family, value } = address;
-      const pool = pools.find((one) => cidrContains(one, { family, first: value, last: value }));
+      const pool = pools.find((one) => cidrContains(one, address));
       if (!pool) report(`${key} ${text} lies in no pool`, 'users', user, key);
-      else if (isReserved(pool, value)) {
+      else if (isReserved(pool, address)) {
         report(`${key} ${text} is the network, broadcast or gateway address of its pool`, 'users', user, key);
       }
       const owner = owners.get(text);
@@ -151,9 +156,11 @@ function checkExplicit(document: SettingsDocument, report: Report): void {
 }
 
 /** What no client gets (addresses.ts). */
-function isReserved(pool: Cidr, value: bigint): boolean {
-  const gateway = parseAddress(gatewayAddress(formatCidr(pool)))?.value;
-  return value === pool.first || value === gateway || (pool.family === 'ipv4' && value === pool.last);
+function isReserved(pool: Cidr, address: Uint8Array): boolean {
+  const host = toBigint(address) - toBigint(pool.network);
+  const gateway = gatewayOf(pool);
+  if (host === 0n || (gateway && toBigint(gateway) === toBigint(address))) return true;
+  return pool.family === 'ipv4' && host === (1n << BigInt(32 - pool.prefixLength)) - 1n;
 }
 
 /** Looks at every file that the settings name: there, readable, and certificates that load and fit their keys. */

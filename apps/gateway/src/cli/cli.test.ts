@@ -6,9 +6,16 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { after, before, beforeEach, test } from 'node:test';
 import { createLog, StartError } from '@sallyport/chassis';
-import { DEFAULT_GRANT, MemoryEventLog, MemorySessions, hashToken, newToken } from '@sallyport/cluster';
+import {
+  DEFAULT_GRANT,
+  forGrantFields,
+  MemoryEventLog,
+  MemorySessions,
+  hashToken,
+  newToken,
+} from '@sallyport/cluster';
 import type { NodeService, Session, TunnelInfo } from '@sallyport/cluster';
-import type { GrantOrigins } from '@sallyport/protocol';
+import type { Origin } from '@sallyport/protocol';
 import { serveAdmin } from '../admin/serve-admin.ts';
 import type { AdminServer } from '../admin/serve-admin.ts';
 import type { Account, AccountOrder, ReloadResult } from '../admin/ports.ts';
@@ -533,15 +540,12 @@ function tunnel(tunnelId: number, user: string, more: Partial<TunnelInfo> = {}):
 }
 
 function createSession(user: string): Promise<Session> {
-  const origins = Object.fromEntries(
-    Object.keys(DEFAULT_GRANT).map((key) => [key, { scope: 'default', name: '' }]),
-  );
   return sessions.create({
     tokenHash: hashToken(newToken()),
     user,
     profile: 'staff',
     grant: { ...DEFAULT_GRANT, group: 'staff', ipv4Pools: ['10.90.0.0/16'] },
-    origins: origins as GrantOrigins,
+    origins: forGrantFields((): Origin => ({ scope: 'default', name: '' })),
     client: { address: '192.0.2.7', userAgent: 'AnyConnect', platform: 'linux-64', hostname: 'laptop' },
     strapKey: '',
   });
