@@ -8,7 +8,8 @@
  *  5. watching    health and metrics
  *  6. services    NestJS with auth, portal, downloader and the admin socket; requests that came early go on now
  *
- * A stop goes back the same way. It sends no DISCONNECT: clients come back by themselves when the gateway is there again.
+ * A stop goes back the same way, but for the services: they answer until the node has stopped accepting and what it was
+ * asked is answered. It sends no DISCONNECT: clients come back by themselves when the gateway is there again.
  */
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -83,6 +84,8 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
 
   // 4. node
   const services = deferred<Record<UpstreamName, Upstream>>();
+  let closeServices: Closer = async () => undefined;
+  closers.push(() => closeServices());
   const certificates = await sentence(loadCertificates(settings()));
   const tunnelNode = await sentence(
     openTunnelNode({
@@ -118,7 +121,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
         ...{ settings, socket: state.socket, sessions, node: tunnels, events, metrics, log, lifecycle, now },
       }),
     );
-    closers.push(() => opened.close());
+    closeServices = () => opened.close();
     services.resolve(opened.upstreams);
     lifecycle.state = 'online';
     events.append([happened('node.ready')]);
