@@ -41,6 +41,7 @@ import { closingAnswer } from './answers.ts';
 import { MAX_TEXT_LENGTH, MAX_TOKEN_LENGTH, mtuFor, remainingSeconds, statusOf } from './connect.ts';
 import type { ConnectHandler, ConnectHead } from './edge.ts';
 import type { ClientStream } from './listener.ts';
+import { LostLeases } from './lost-leases.ts';
 import type { NodeMetrics, TunnelDrop } from './metrics.ts';
 import { checkStrap, type StrapMode } from './strap.ts';
 import { Tunnel, type Traffic, type TunnelOwner } from './tunnel.ts';
@@ -70,8 +71,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly #bySession = new Map<string, Tunnel>();
   /** Connections that were told to end and when (monotonic ms): those that do not are cut off. */
   readonly #leaving = new Map<ClientStream, number>();
-  /** Leases that this node was told it lost, also before it had attached them (C2). */
-  readonly #released = new Map<string, Released>();
+  readonly #lost = new LostLeases();
   /** What the store could not be told yet. */
   readonly #owed: (() => Promise<unknown>)[] = [];
   readonly #ticker: NodeJS.Timeout;
@@ -305,11 +305,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
 
   #handleNotice(notice: Notice): void {
     if (notice.upToEpoch > this.#seenEpoch) this.#seenEpoch = notice.upToEpoch;
-    this.#released.set(notice.sessionId, {
-      upToEpoch: notice.upToEpoch,
-      reason: notice.reason,
-      at: this.now(),
-    });
+    this.#lost.add(notice.sessionId, notice.upToEpoch, notice.reason, this.now());
     const tunnel = this.#bySession.get(notice.sessionId);
     if (tunnel === undefined || tunnel.lease.epoch > notice.upToEpoch) return;
     if (notice.reason === 'superseded') return this.#supersede(tunnel);
@@ -328,8 +324,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   #lostAlready(sessionId: string, epoch: Micros): Reason | undefined {
     const present = this.#bySession.get(sessionId);
     if (present && present.lease.epoch > epoch) return 'superseded';
-    const released = this.#released.get(sessionId);
-    return released && released.upToEpoch >= epoch ? released.reason : undefined;
+    return this.#lost.reasonOf(sessionId, epoch);
   }
 
   #remove(tunnel: Tunnel): void {
@@ -358,10 +353,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       stream.destroy();
       this.#leaving.delete(stream);
     }
-    for (const [sessionId, { at }] of this.#released) {
-      if (now - at < RELEASED_SECONDS * 1000) break;
-      this.#released.delete(sessionId);
-    }
+    this.#lost.handleTick(now);
     for (const call of this.#owed.splice(0, OWED_PER_TICK))
       void this.#tell(async () => Boolean(await call()));
     this.#publishTraffic();
@@ -424,19 +416,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 }
 
-interface Released {
-  upToEpoch: Micros;
-  reason: Reason;
-  /** Monotonic ms. */
-  at: number;
-}
-
 const TICK_MS = 1000;
 export const CHECKPOINT_SECONDS = 60;
 /** How long a connection that was told to end may stay open. */
 const LINGER_SECONDS = 5;
-/** Longer than any claim may take (C2). */
-const RELEASED_SECONDS = 120;
 const CLOSE_MS = 1000;
 export const CONNECTS_AT_ONCE = 2048;
 const MAX_OWED = 20_000;

@@ -14,7 +14,7 @@ import {
 } from '@sallyport/cluster';
 import { MemoryDevice, PortableEngine } from '@sallyport/engine';
 import type { Grant, Origin } from '@sallyport/protocol';
-import { Edge, type EdgeLimits, type UpstreamName } from '../edge.ts';
+import type { EdgeLimits, UpstreamName } from '../edge.ts';
 import { TlsListener, type ListenerLimits } from '../listener.tls.ts';
 import {
   HIGH_WATER_BYTES,
@@ -22,72 +22,65 @@ import {
   type ListenerCertificates,
   type StreamFacts,
 } from '../listener.ts';
-import { NodeMetrics, observeNode } from '../metrics.ts';
+import { openTunnelNode, type TunnelNode } from '../open-tunnel-node.ts';
 import type { StrapMode } from '../strap.ts';
-import { Tunnels } from '../tunnels.ts';
+import type { Tunnels } from '../tunnels.ts';
 
 /** A whole tunnel node on loopback, with the memory form of the store and an engine without a kernel device. */
 export class World {
-  readonly node = { name: 'n1', incarnation: 'first' };
-  readonly metrics = new Metrics();
-  readonly device = new MemoryDevice();
-  readonly engine = new PortableEngine(this.device);
-  readonly listener: TlsListener;
-  readonly edge: Edge;
+  readonly metrics: Metrics;
+  readonly device: MemoryDevice;
+  readonly engine: PortableEngine;
   readonly tunnels: Tunnels;
   readonly sessions: MemorySessions;
-  readonly #streams: ClientStream[] = [];
+  readonly #node: TunnelNode;
+  readonly #listener: WatchedListener;
 
-  private constructor(sessions: MemorySessions, options: WorldOptions) {
-    this.sessions = sessions;
-    const metrics = new NodeMetrics(this.metrics);
-    this.tunnels = new Tunnels({
-      node: this.node,
-      gatewayName: 'gw',
-      sessions: options.store?.(sessions) ?? sessions,
-      engine: this.engine,
-      strap: options.strap ?? 'lenient',
-      metrics,
-      log: silent,
-      ...(options.connectsAtOnce && { connectsAtOnce: options.connectsAtOnce }),
-      ...(options.checkpointSeconds && { checkpointSeconds: options.checkpointSeconds }),
-    });
-    this.edge = new Edge({
-      route: options.route ?? ((target) => (target === '/' ? 'portal' : undefined)),
-      upstreams: Promise.resolve({ portal: options.portal ?? hello, downloader: hello }),
-      tunnels: this.tunnels,
-      metrics,
-      log: silent,
-      ...(options.edgeLimits && { limits: options.edgeLimits }),
-    });
-    this.listener = new TlsListener({
-      host: '127.0.0.1',
-      port: 0,
-      connectionsPerAddress: 0,
-      log: silent,
-      ...(options.listenerLimits && { limits: options.listenerLimits }),
-    });
-    observeNode(this.metrics, { listener: this.listener, engine: this.engine, tunnels: this.tunnels });
+  private constructor(parts: WorldParts) {
+    this.metrics = parts.metrics;
+    this.device = parts.device;
+    this.engine = parts.engine;
+    this.sessions = parts.sessions;
+    this.#node = parts.node;
+    this.#listener = parts.listener;
+    this.tunnels = parts.node.tunnels;
   }
 
   static async open(certificates: ListenerCertificates, options: WorldOptions = {}): Promise<World> {
-    const limits = options.limits ?? { maxClients: 0, connectsPerMinute: 0 };
-    const world = new World(await MemorySessions.open({ limits }), options);
-    world.listener.configure(certificates);
-    await world.listener.listen((stream) => {
-      world.#streams.push(stream);
-      world.edge.accept(stream);
+    const { connectsAtOnce, checkpointSeconds, edgeLimits, strap = 'lenient' } = options;
+    const sessions = await MemorySessions.open({
+      limits: options.limits ?? { maxClients: 0, connectsPerMinute: 0 },
     });
-    return world;
+    const metrics = new Metrics();
+    const device = new MemoryDevice();
+    const engine = new PortableEngine(device);
+    const listener = new WatchedListener({
+      ...{ host: '127.0.0.1', port: 0, connectionsPerAddress: 0, log: silent },
+      ...(options.listenerLimits && { limits: options.listenerLimits }),
+    });
+    const node = await openTunnelNode({
+      settings: { listenHost: '127.0.0.1', tcpPort: 0, maxConnectionsPerAddress: 0, strap },
+      ...{ certificates, engine, metrics, listener, log: silent },
+      node: { name: 'n1', incarnation: 'first' },
+      sessions: options.store?.(sessions) ?? sessions,
+      upstreams: Promise.resolve({ portal: options.portal ?? hello, downloader: hello }),
+      route: options.route ?? ((target) => (target === '/' ? 'portal' : undefined)),
+      limits: {
+        ...(connectsAtOnce && { connectsAtOnce }),
+        ...(checkpointSeconds && { checkpointSeconds }),
+        ...(edgeLimits && { edge: edgeLimits }),
+      },
+    });
+    return new World({ metrics, device, engine, sessions, node, listener });
   }
 
   /** Most bytes that wait to be sent to one client. */
   pendingBytes(): number {
-    return Math.max(...this.#streams.map((stream) => stream.pendingBytes));
+    return Math.max(...this.#listener.streams.map((stream) => stream.pendingBytes));
   }
 
   get port(): number {
-    return this.listener.port;
+    return this.#listener.port;
   }
 
   async session(
@@ -115,11 +108,30 @@ export class World {
   }
 
   async close(): Promise<void> {
-    await this.listener.close();
-    await this.edge.close();
-    await this.tunnels.close();
+    await this.#node.close();
     await this.engine.close();
     await this.sessions.close();
+  }
+}
+
+interface WorldParts {
+  metrics: Metrics;
+  device: MemoryDevice;
+  engine: PortableEngine;
+  sessions: MemorySessions;
+  node: TunnelNode;
+  listener: WatchedListener;
+}
+
+/** Keeps the streams that it handed over. */
+class WatchedListener extends TlsListener {
+  readonly streams: ClientStream[] = [];
+
+  override listen(accept: (stream: ClientStream) => void): Promise<void> {
+    return super.listen((stream) => {
+      this.streams.push(stream);
+      accept(stream);
+    });
   }
 }
 
