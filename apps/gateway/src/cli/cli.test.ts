@@ -163,7 +163,7 @@ test('show user and show id find theirs only, and say when there is none', async
   }
 });
 
-test('ten thousand tunnels come in less than a second', async () => {
+test('ten thousand tunnels come within three seconds', async () => {
   world.node.list = Array.from({ length: 10_000 }, (_, i) => tunnel(i + 1, `user${i}`));
   const start = performance.now();
   const { json } = await run('-j', 'show', 'users');
