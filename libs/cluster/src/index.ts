@@ -23,5 +23,6 @@ export * from './routes.ts';
 export * from './settings-example.ts';
 export * from './settings-schema.ts';
 export * from './tokens.ts';
+export * from './tls-files.ts';
 export * from './upstream.ts';
 export * from './wire.ts';

@@ -204,7 +204,10 @@ const TLS_KEYS = {
     about: 'PEM file of the CAs for client certificates; without it none are asked for.',
     example: 'tls/clients-ca.pem',
   }),
-  crl: key(path, '', { about: 'PEM file of revoked client certificates.', example: 'tls/clients.crl' }),
+  crl: key(path, '', {
+    about: 'PEM or DER file of revoked client certificates.',
+    example: 'tls/clients.crl',
+  }),
   'tls-min-version': key(tlsVersion, 'TLSv1.2', {
     defaultText: '`1.2`',
     about: 'Oldest TLS version.',

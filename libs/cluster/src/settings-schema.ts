@@ -15,6 +15,7 @@ import { policyFields } from './grant-fields.ts';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
 import { OCSERV_HINTS, SETTINGS_KEYS } from './settings-keys.ts';
 import type { PolicyValues, SettingsValues, TlsValues } from './settings-keys.ts';
+import { policyScopes } from './settings.ts';
 import type { PolicyKeys, ProfileSettings, Settings, TlsSettings, VhostSettings } from './settings.ts';
 
 export type SettingsResult = { settings: Settings } | { errors: string[] };
@@ -68,12 +69,7 @@ function written(settings: Settings, field: keyof Settings): unknown {
 
 /** Networks of all scopes, each once: what the TUN device routes and `return-path: nat` covers. */
 export function poolsOf(settings: Settings): { ipv4: string[]; ipv6: string[] } {
-  const policies = [
-    settings.policy,
-    ...Object.values(settings.profiles).map((profile) => profile.policy),
-    ...Object.values(settings.groups),
-    ...Object.values(settings.users),
-  ];
+  const policies = policyScopes(settings).map(({ policy }) => policy);
   return {
     ipv4: [...new Set(policies.flatMap((policy) => policy.ipv4Pools ?? []))],
     ipv6: [...new Set(policies.flatMap((policy) => policy.ipv6Pools ?? []))],

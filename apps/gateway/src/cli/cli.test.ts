@@ -163,7 +163,7 @@ test('show user and show id find theirs only, and say when there is none', async
   }
 });
 
-test('ten thousand tunnels come in less than a second', async () => {
+test('ten thousand tunnels come within three seconds', async () => {
   world.node.list = Array.from({ length: 10_000 }, (_, i) => tunnel(i + 1, `user${i}`));
   const start = performance.now();
   const { json } = await run('-j', 'show', 'users');
@@ -207,7 +207,12 @@ test('show status has the keys of occtl and counts what happened', async () => {
     ].map((key) => field(json, key)),
     ['online', 3660, NOW / 1000 - 3660, ' 1h:01m', 2, 1, 1, 1300, 1434, '9.9.9'],
   );
-  assert.match((await run('show', 'status')).text, /Status: online\n {2}Version: 9\.9\.9\n/);
+  const unmeasured = field(json, 'Not measured');
+  assert.deepEqual(unmeasured, ['Median latency', 'STDEV latency', 'Average auth time', 'Max auth time']);
+  for (const key of unmeasured) assert.equal(field(json, key), 'unknown');
+  const { text } = await run('show', 'status');
+  assert.match(text, /Status: online\n {2}Version: 9\.9\.9\n/);
+  assert.doesNotMatch(text, /latency|auth time/);
 });
 
 test('sessions are listed, found by the beginning of their id, and terminated', async () => {
@@ -644,6 +649,7 @@ const STATUS_KEYS = [
   'Version',
   'Node',
   'Config revision',
+  'Not measured',
 ];
 
 const SESSION_KEYS = [
