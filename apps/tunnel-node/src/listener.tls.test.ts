@@ -202,7 +202,8 @@ describe('TlsListener: connections', () => {
 
   it('limits the connections of one address, and not with 0', async () => {
     await using server = await serve({ '': files.host([ecdsa]) });
-    server.listener.connectionsPerAddress = 2;
+    const certificates = { hosts: new Map([['', files.host([ecdsa])]]) };
+    server.listener.prepare(certificates, { connectionsPerAddress: 2 })();
     const first = await server.connect({});
     await server.connect({});
     await assert.rejects(server.connect({}));
@@ -210,7 +211,7 @@ describe('TlsListener: connections', () => {
     first.client.destroy();
     await until(() => server.listener.stats.open === 1);
     await server.connect({});
-    server.listener.connectionsPerAddress = 0;
+    server.listener.prepare(certificates, NO_LIMIT)();
     await server.connect({});
   });
 
@@ -218,9 +219,10 @@ describe('TlsListener: connections', () => {
     await using server = await serve({ '': files.host([ecdsa]) });
     const before = await server.connect({});
     const bad = { ...files.host([ecdsa]), pairs: [{ cert: Buffer.from('no'), key: Buffer.from('no') }] };
-    assert.throws(() => server.listener.configure({ hosts: new Map([['', bad]]) }));
+    assert.throws(() => server.listener.prepare({ hosts: new Map([['', bad]]) }, NO_LIMIT));
+    const takeOver = server.listener.prepare({ hosts: new Map([['', files.host([other])]]) }, NO_LIMIT);
     assert.equal((await server.connect({})).stream.facts.servedLeafSha1, sha1(ecdsa));
-    server.listener.configure({ hosts: new Map([['', files.host([other])]]) });
+    takeOver();
     assert.equal((await server.connect({})).stream.facts.servedLeafSha1, sha1(other));
     assert.equal(before.client.destroyed, false);
   });
@@ -230,8 +232,8 @@ describe('TlsListener: connections', () => {
     await once(busy, 'listening');
     const address = busy.address();
     const port = typeof address === 'object' && address ? address.port : 0;
-    const listener = new TlsListener({ host: '127.0.0.1', port, connectionsPerAddress: 0, log: silent });
-    listener.configure({ hosts: new Map([['', files.host([ecdsa])]]) });
+    const listener = new TlsListener({ host: '127.0.0.1', port, log: silent });
+    listener.prepare({ hosts: new Map([['', files.host([ecdsa])]]) }, NO_LIMIT)();
     await assert.rejects(
       listener.listen(() => undefined),
       /TCP port \d+ is taken by another program/,
@@ -244,11 +246,10 @@ async function serve(hosts: Record<string, HostCertificates>, limits: Partial<Li
   const listener = new TlsListener({
     host: '127.0.0.1',
     port: 0,
-    connectionsPerAddress: 0,
     log: silent,
     limits,
   });
-  listener.configure({ hosts: new Map(Object.entries(hosts)) });
+  listener.prepare({ hosts: new Map(Object.entries(hosts)) }, NO_LIMIT)();
   const streams: ClientStream[] = [];
   const sockets: Socket[] = [];
   await listener.listen((stream) => streams.push(stream));
@@ -316,6 +317,8 @@ async function until(condition: () => boolean): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
+
+const NO_LIMIT = { connectionsPerAddress: 0 };
 
 function sha1({ cert }: KeyFiles): string {
   return new X509Certificate(readFileSync(cert)).fingerprint.replaceAll(':', '');

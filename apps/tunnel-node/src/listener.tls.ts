@@ -14,6 +14,7 @@ import type { Log } from '@sallyport/chassis';
 import { helloRecord, serverNameOf } from './client-hello.ts';
 import {
   HIGH_WATER_BYTES,
+  type AddressLimits,
   type ClientStream,
   type HostCertificates,
   type Listener,
@@ -27,8 +28,6 @@ export interface TlsListenerOptions {
   host: string;
   /** 0 = any free one. */
   port: number;
-  /** Open connections from one address; 0 = no limit. */
-  connectionsPerAddress: number;
   log: Log;
   limits?: Partial<ListenerLimits>;
 }
@@ -58,6 +57,7 @@ export class TlsListener implements Listener {
   readonly #options: TlsListenerOptions;
   readonly #limits: ListenerLimits;
   #hosts = new Map<string, tls.Server>();
+  #connectionsPerAddress = 0;
   #server: Server | undefined;
   #ticker: NodeJS.Timeout | undefined;
   #accept: (stream: ClientStream) => void = (stream) => stream.destroy();
@@ -72,21 +72,19 @@ export class TlsListener implements Listener {
     this.#limits = { ...LISTENER_LIMITS, ...options.limits };
   }
 
-  /** The port that is listened on; 0 = none. */
   get port(): number {
     const address = this.#server?.address();
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
-  set connectionsPerAddress(limit: number) {
-    this.#options.connectionsPerAddress = limit;
-  }
-
-  configure(certificates: ListenerCertificates): void {
+  prepare(certificates: ListenerCertificates, { connectionsPerAddress }: AddressLimits): () => void {
     const hosts = new Map<string, tls.Server>();
     for (const [name, host] of certificates.hosts) hosts.set(name, this.#handshaker(host));
     if (!hosts.has('')) throw new Error('The default host has no certificate.');
-    this.#hosts = hosts;
+    return () => {
+      this.#hosts = hosts;
+      this.#connectionsPerAddress = connectionsPerAddress;
+    };
   }
 
   async listen(accept: (stream: ClientStream) => void): Promise<void> {
@@ -127,7 +125,7 @@ export class TlsListener implements Listener {
     socket.on('error', ignore);
     if (address === '') return void socket.destroy();
     const open = (this.#openByAddress.get(address) ?? 0) + 1;
-    const limit = this.#options.connectionsPerAddress;
+    const limit = this.#connectionsPerAddress;
     if (limit > 0 && open > limit) return this.#refuse(arrival, 'address-limit');
     this.#openByAddress.set(address, open);
     socket.once('close', () => this.#forget(arrival));

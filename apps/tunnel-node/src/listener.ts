@@ -8,9 +8,14 @@ import type { CertificateFacts } from '@sallyport/cluster';
 export interface Listener {
   /** Starts to accept; resolves when the socket is open. Rejects with a one-sentence error, e.g. port taken. */
   listen(accept: (stream: ClientStream) => void): Promise<void>;
-  /** New certificates, CAs, versions for handshakes from now on; throws and keeps the old ones if they do not load. */
-  configure(certificates: ListenerCertificates): void;
+  /**
+   * Loads certificates, CAs and versions. @returns the step from which handshakes and connections follow them; it does
+   * not fail. @throws Error if they do not load; the old ones stay.
+   */
+  prepare(certificates: ListenerCertificates, limits: AddressLimits): () => void;
   readonly stats: ListenerStats;
+  /** That is listened on; 0 = none. */
+  readonly port: number;
   /** Stops accepting. Streams that were handed over stay open: whoever took them closes them. Idempotent. */
   close(): Promise<void>;
 }
@@ -66,6 +71,11 @@ export interface HostCertificates {
   crl: Buffer | undefined;
   minVersion: 'TLSv1.2' | 'TLSv1.3';
   maxVersion: 'TLSv1.2' | 'TLSv1.3';
+}
+
+export interface AddressLimits {
+  /** Open connections from one address; 0 = no limit. */
+  connectionsPerAddress: number;
 }
 
 export interface ListenerStats {

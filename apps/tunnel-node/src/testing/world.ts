@@ -53,7 +53,7 @@ export class World {
     const device = new MemoryDevice();
     const engine = new PortableEngine(device);
     const listener = new WatchedListener({
-      ...{ host: '127.0.0.1', port: 0, connectionsPerAddress: 0, log: silent },
+      ...{ host: '127.0.0.1', port: 0, log: silent },
       ...(options.listenerLimits && { limits: options.listenerLimits }),
     });
     const node = await openTunnelNode({
