@@ -7,7 +7,7 @@ import { StoreUnavailable, type InsideRequest, type InsideResponse, type Upstrea
 import { Edge, EDGE_LIMITS, type EdgeLimits, type EdgeOptions } from './edge.ts';
 import { NodeMetrics } from './metrics.ts';
 import { TestClient, type TestAnswer } from './testing/client.ts';
-import { plainStream, silent } from './testing/world.ts';
+import { PlainStream, silent } from './testing/world.ts';
 
 describe('Edge: requests and answers', () => {
   it('passes a request with its facts and writes the answer as it is spelled', async () => {
@@ -385,7 +385,7 @@ async function serve(options: ServeOptions = {}) {
     open: async (stream, head) => {
       connects += 1;
       listenersLeft = stream.duplex.eventNames().map(String);
-      stream.duplex.end(`taken: ${head.target} ${Buffer.from(head.early).toString()}`);
+      stream.farewell(Buffer.from(`taken: ${head.target} ${Buffer.from(head.early).toString()}`));
     },
   };
   const edge = new Edge({
@@ -396,7 +396,7 @@ async function serve(options: ServeOptions = {}) {
     log: silent,
     ...(options.limits && { limits: options.limits }),
   });
-  const server = createServer((socket) => edge.accept(plainStream(socket))).listen(0, '127.0.0.1');
+  const server = createServer((socket) => edge.accept(new PlainStream(socket))).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = server.address();
   const port = typeof address === 'object' && address ? address.port : 0;

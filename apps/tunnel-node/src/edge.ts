@@ -7,7 +7,6 @@
  *      └─ CONNECT: the stream leaves HTTP for good and belongs to the tunnels
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Log } from '@sallyport/chassis';
 import { StoreUnavailable, type InsideResponse, type Upstream } from '@sallyport/cluster';
@@ -291,7 +290,6 @@ export class Edge {
     this.#connections.delete(duplex);
     duplex.removeListener('close', connection.onClose);
     duplex.removeAllListeners('timeout');
-    if (duplex instanceof Socket) duplex.setTimeout(0);
     const head: ConnectHead = { target: request.url ?? '', rawHeaders: request.rawHeaders, early };
     void this.#options.tunnels.open(connection.stream, head);
   }
@@ -313,8 +311,7 @@ export class Edge {
     if (connection.stage === 'answer' || connection.stage === 'upstream') return connection.stream.destroy();
     this.#options.metrics.requestAnswered(status);
     enter(connection, 'closing');
-    connection.stream.duplex.end(closingAnswer(status));
-    connection.stream.duplex.resume();
+    connection.stream.farewell(closingAnswer(status));
   }
 
   #handleTick(now: number): void {

@@ -13,8 +13,7 @@ import * as tls from 'node:tls';
 import type { Log } from '@sallyport/chassis';
 import { helloRecord, serverNameOf } from './client-hello.ts';
 import {
-  HIGH_WATER_BYTES,
-  type AddressLimits,
+  type AddressRules,
   type ClientStream,
   type HostCertificates,
   type Listener,
@@ -22,6 +21,7 @@ import {
   type ListenerStats,
   type StreamFacts,
 } from './listener.ts';
+import { SocketStream } from './socket-stream.ts';
 
 export interface TlsListenerOptions {
   /** '' = all addresses. */
@@ -77,7 +77,7 @@ export class TlsListener implements Listener {
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
-  prepare(certificates: ListenerCertificates, { connectionsPerAddress }: AddressLimits): () => void {
+  prepare(certificates: ListenerCertificates, { connectionsPerAddress }: AddressRules): () => void {
     const hosts = new Map<string, tls.Server>();
     for (const [name, host] of certificates.hosts) hosts.set(name, this.#handshaker(host));
     if (!hosts.has('')) throw new Error('The default host has no certificate.');
@@ -270,38 +270,19 @@ export class TlsListener implements Listener {
   }
 }
 
-class TlsStream implements ClientStream {
-  constructor(
-    readonly duplex: tls.TLSSocket,
-    readonly facts: StreamFacts,
-  ) {}
+class TlsStream extends SocketStream {
+  readonly #socket: tls.TLSSocket;
 
-  get pendingBytes(): number {
-    return this.duplex.writableLength;
+  constructor(socket: tls.TLSSocket, facts: StreamFacts) {
+    super(socket, facts);
+    this.#socket = socket;
   }
 
-  writeRecord(bytes: Uint8Array): boolean {
-    this.duplex.write(bytes);
-    return this.duplex.writableLength < HIGH_WATER_BYTES;
-  }
-
-  onDrain(callback: () => void): void {
-    this.duplex.on('drain', callback);
-  }
-
-  exportKey(label: string, length: number): Uint8Array {
+  override exportKey(label: string, length: number): Uint8Array {
     const exporter: { exportKeyingMaterial(length: number, label: string, context?: Buffer): Buffer } =
-      this.duplex;
+      this.#socket;
     // No third argument: in TLS 1.2 an empty context is not the same as none.
     return exporter.exportKeyingMaterial(length, label);
-  }
-
-  end(): void {
-    this.duplex.end();
-  }
-
-  destroy(): void {
-    this.duplex.destroy();
   }
 }
 

@@ -3,7 +3,7 @@ import { routeOf, type NodeIdentity, type Sessions, type Settings, type Upstream
 import type { Engine } from '@sallyport/engine';
 import { Edge, type EdgeLimits, type UpstreamName } from './edge.ts';
 import { TlsListener } from './listener.tls.ts';
-import type { AddressLimits, Listener, ListenerCertificates } from './listener.ts';
+import type { AddressRules, Listener, ListenerCertificates } from './listener.ts';
 import { NodeMetrics, observeNode } from './metrics.ts';
 import { Tunnels, type TunnelsOptions } from './tunnels.ts';
 
@@ -42,7 +42,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   const { settings, certificates, node, sessions, engine, metrics, log, limits = {} } = parts;
   const { edge: edgeLimits = {}, ...tunnelLimits } = limits;
   const listener = parts.listener ?? listenerOf(settings, log);
-  listener.prepare(certificates, addressLimits(settings))();
+  listener.prepare(certificates, addressRules(settings))();
   const nodeMetrics = new NodeMetrics(metrics);
   const tunnels = new Tunnels({
     ...{ node, gatewayName: node.name, sessions, engine, strap: settings.strap, metrics: nodeMetrics },
@@ -73,7 +73,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
     tunnels,
     listener,
     async prepare(next, fresh) {
-      const listenAnew = listener.prepare(fresh, addressLimits(next));
+      const listenAnew = listener.prepare(fresh, addressRules(next));
       return () => {
         listenAnew();
         tunnels.strap = next.strap;
@@ -83,7 +83,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   };
 }
 
-function addressLimits({ maxConnectionsPerAddress }: NodeSettings): AddressLimits {
+function addressRules({ maxConnectionsPerAddress }: NodeSettings): AddressRules {
   return { connectionsPerAddress: maxConnectionsPerAddress };
 }
 

@@ -9,7 +9,7 @@ import {
   type ChannelOutput,
   type Reason,
 } from '@sallyport/protocol';
-import { HIGH_WATER_BYTES, type ClientStream } from './listener.ts';
+import { HIGH_WATER_BYTES, type ClientStream, type StreamReceiver } from './listener.ts';
 import type { TunnelDrop } from './metrics.ts';
 
 /**
@@ -20,7 +20,7 @@ import type { TunnelDrop } from './metrics.ts';
  *
  * There may be ten thousand of these: no timer, no buffer and no closure that could be shared.
  */
-export class Tunnel {
+export class Tunnel implements StreamReceiver {
   readonly id: number;
   readonly lease: Lease;
   readonly session: Session;
@@ -52,11 +52,16 @@ export class Tunnel {
 
   /** Call when the answer to CONNECT is written. @param early what came with the head of CONNECT. */
   start(early: Uint8Array): void {
-    const { duplex } = this.stream;
-    duplex.on('data', (chunk: Uint8Array) => this.#handleChunk(chunk));
-    duplex.once('end', () => this.#handleLoss());
-    duplex.once('close', () => this.#handleLoss());
-    if (early.length > 0) this.#handleChunk(early);
+    this.stream.receive(this);
+    if (early.length > 0) this.handleChunk(early);
+  }
+
+  handleChunk(chunk: Uint8Array): void {
+    if (this.#state === 'up') this.#handleOutput(this.#channel.handleChunk(chunk, this.#owner.now()));
+  }
+
+  handleLoss(): void {
+    this.#leave({ kind: 'park', reason: 'connection-lost' });
   }
 
   /** Packets from the engine: one TLS record each, dropped while the client is slow (D5). */
@@ -156,10 +161,6 @@ export class Tunnel {
     };
   }
 
-  #handleChunk(chunk: Uint8Array): void {
-    if (this.#state === 'up') this.#handleOutput(this.#channel.handleChunk(chunk, this.#owner.now()));
-  }
-
   #handleOutput(output: ChannelOutput): void {
     const { packets, replies, close } = output;
     if (packets.length > 0) {
@@ -173,10 +174,6 @@ export class Tunnel {
       else this.#owner.dropped('control-flood', 1);
     }
     if (close) this.#leave(close);
-  }
-
-  #handleLoss(): void {
-    this.#leave({ kind: 'park', reason: 'connection-lost' });
   }
 
   #leave(close: ChannelClose): void {

@@ -196,7 +196,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     // 6. attach
     const older = this.#bySession.get(session.id);
     if (older) this.#supersede(older);
-    if (stream.duplex.destroyed || this.#closing) {
+    if (stream.closed || this.#closing) {
       this.#settle(tunnel, { kind: 'park', reason: this.#closing ? 'server-shutdown' : 'connection-lost' });
       return 'connection-lost';
     }
@@ -252,10 +252,9 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return reason;
   }
 
-  #farewell(stream: ClientStream, answer: string): void {
-    if (stream.duplex.destroyed) return;
-    stream.duplex.end(answer);
-    stream.duplex.resume();
+  #farewell(stream: ClientStream, answer: Uint8Array): void {
+    if (stream.closed) return;
+    stream.farewell(answer);
     this.#leaving.set(stream, this.now());
   }
 
@@ -408,7 +407,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     await Promise.all(parked);
     this.#publishTraffic();
     const until = this.now() + CLOSE_MS;
-    while (this.now() < until && [...this.#leaving.keys()].some((stream) => !stream.duplex.destroyed)) {
+    while (this.now() < until && [...this.#leaving.keys()].some((stream) => !stream.closed)) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     for (const stream of this.#leaving.keys()) stream.destroy();

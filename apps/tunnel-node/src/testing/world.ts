@@ -14,13 +14,9 @@ import { MemoryDevice, PortableEngine } from '@sallyport/engine';
 import type { Grant, GrantOrigins } from '@sallyport/protocol';
 import type { EdgeLimits, UpstreamName } from '../edge.ts';
 import { TlsListener, type ListenerLimits } from '../listener.tls.ts';
-import {
-  HIGH_WATER_BYTES,
-  type ClientStream,
-  type ListenerCertificates,
-  type StreamFacts,
-} from '../listener.ts';
+import type { ClientStream, ListenerCertificates, StreamFacts } from '../listener.ts';
 import { openTunnelNode, type TunnelNode } from '../open-tunnel-node.ts';
+import { SocketStream } from '../socket-stream.ts';
 import type { StrapMode } from '../strap.ts';
 import type { Tunnels } from '../tunnels.ts';
 
@@ -147,22 +143,14 @@ export interface WorldOptions {
 }
 
 /** A plain TCP connection as a ClientStream: what stands above the seam must not care. */
-export function plainStream(socket: Socket): ClientStream {
-  return {
-    duplex: socket,
-    facts: PLAIN_FACTS,
-    writeRecord: (bytes) => {
-      socket.write(bytes);
-      return socket.writableLength < HIGH_WATER_BYTES;
-    },
-    get pendingBytes() {
-      return socket.writableLength;
-    },
-    onDrain: (callback) => void socket.on('drain', callback),
-    exportKey: (_label, length) => new Uint8Array(length),
-    end: () => void socket.end(),
-    destroy: () => void socket.destroy(),
-  };
+export class PlainStream extends SocketStream {
+  constructor(socket: Socket) {
+    super(socket, PLAIN_FACTS);
+  }
+
+  override exportKey(_label: string, length: number): Uint8Array {
+    return new Uint8Array(length);
+  }
 }
 
 const hello: Upstream = async () => ({
