@@ -5,9 +5,10 @@ import { readFileSync } from 'node:fs';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls';
-import { TlsListener, type ListenerLimits } from './listener.tls.ts';
+import { LISTENER_LIMITS, TlsListener, type ListenerLimits } from './listener.tls.ts';
 import type { ClientStream, HostCertificates } from './listener.ts';
 import { TestCertificates, type KeyFiles } from './testing/certificates.ts';
+import { TestClock } from './testing/clock.ts';
 import { silent } from './testing/world.ts';
 
 const files = new TestCertificates();
@@ -152,30 +153,32 @@ describe('TlsListener: connections', () => {
   });
 
   it('ends what stays silent, and a hello that never gets complete', async () => {
-    await using server = await serve({ '': files.host([ecdsa]) }, { silentSeconds: 0.3 });
+    await using server = await serve({ '': files.host([ecdsa]) });
     const idle = await server.dial();
     const slow = await server.dial();
     const hello = await clientHello();
-    const trickle = setInterval(() => slow.write(hello.subarray(0, 1)), 50);
-    slow.write(hello.subarray(0, 5));
+    await until(() => server.listener.stats.silent === 2);
+    for (let second = 0; second < LISTENER_LIMITS.silentSeconds; second += 1) {
+      assert.equal(idle.closed || slow.closed, false);
+      slow.write(hello.subarray(second, second + 1));
+      server.pass(1);
+    }
     await until(() => idle.closed && slow.closed);
-    clearInterval(trickle);
     assert.equal(server.listener.stats.refused['timeout'], 2);
     assert.equal(server.listener.stats.silent, 0);
   });
 
   it('ends a handshake that does not go on, and meanwhile lets others wait for the slot', async () => {
-    await using server = await serve(
-      { '': files.host([ecdsa]) },
-      { handshakes: 1, handshakeSeconds: 0.4, waiting: 1 },
-    );
+    await using server = await serve({ '': files.host([ecdsa]) }, { handshakes: 1, waiting: 1 });
     const stalled = await server.dial();
     stalled.write(await clientHello());
     await until(() => server.listener.stats.handshaking === 1);
+    server.pass(LISTENER_LIMITS.handshakeSeconds - 1);
     const waiting = server.connect({});
     await new Promise((resolve) => setTimeout(resolve, 50));
     await assert.rejects(server.connect({}), 'one more than may wait');
     assert.equal(server.listener.stats.refused['limit'], 1);
+    server.pass(1);
     const { stream } = await waiting;
     assert.equal(stream.facts.tlsVersion, 'TLSv1.3');
     await until(() => stalled.closed);
@@ -183,11 +186,14 @@ describe('TlsListener: connections', () => {
   });
 
   it('refuses those who wait too long for a slot', async () => {
-    await using server = await serve({ '': files.host([ecdsa]) }, { handshakes: 1, waitingSeconds: 0.3 });
+    await using server = await serve({ '': files.host([ecdsa]) }, { handshakes: 1 });
     const stalled = await server.dial();
     stalled.write(await clientHello());
     await until(() => server.listener.stats.handshaking === 1);
-    await assert.rejects(server.connect({}));
+    const refused = assert.rejects(server.connect({}));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    server.pass(LISTENER_LIMITS.waitingSeconds);
+    await refused;
     assert.equal(server.listener.stats.refused['limit'], 1);
     assert.equal(stalled.closed, false);
   });
@@ -243,11 +249,13 @@ describe('TlsListener: connections', () => {
 });
 
 async function serve(hosts: Record<string, HostCertificates>, limits: Partial<ListenerLimits> = {}) {
+  const clock = new TestClock();
   const listener = new TlsListener({
     host: '127.0.0.1',
     port: 0,
     log: silent,
     limits,
+    now: clock.now,
   });
   listener.prepare({ hosts: new Map(Object.entries(hosts)) }, NO_LIMIT)();
   const streams: ClientStream[] = [];
@@ -255,6 +263,7 @@ async function serve(hosts: Record<string, HostCertificates>, limits: Partial<Li
   await listener.listen((stream) => streams.push(stream));
   return {
     listener,
+    pass: (seconds: number) => clock.pass(seconds, listener),
     async dial(): Promise<Socket> {
       const socket = connectTcp(listener.port, '127.0.0.1');
       socket.on('error', () => undefined);

@@ -30,6 +30,8 @@ export interface TlsListenerOptions {
   port: number;
   log: Log;
   limits?: Partial<ListenerLimits>;
+  /** Monotonic, ms. Default: the machine's. */
+  now?: () => number;
 }
 
 export interface ListenerLimits {
@@ -56,6 +58,7 @@ export class TlsListener implements Listener {
   };
   readonly #options: TlsListenerOptions;
   readonly #limits: ListenerLimits;
+  readonly #now: () => number;
   #hosts = new Map<string, tls.Server>();
   #connectionsPerAddress = 0;
   #server: Server | undefined;
@@ -70,6 +73,7 @@ export class TlsListener implements Listener {
   constructor(options: TlsListenerOptions) {
     this.#options = options;
     this.#limits = { ...LISTENER_LIMITS, ...options.limits };
+    this.#now = options.now ?? (() => performance.now());
   }
 
   get port(): number {
@@ -94,7 +98,7 @@ export class TlsListener implements Listener {
     this.#server.on('error', (error) =>
       this.#options.log.error({ error: error.message }, 'cannot accept connections'),
     );
-    this.#ticker = setInterval(() => this.#handleTick(Date.now()), TICK_MS);
+    this.#ticker = setInterval(() => this.handleTick(), TICK_MS);
     this.#ticker.unref();
   }
 
@@ -116,7 +120,7 @@ export class TlsListener implements Listener {
       socket,
       address,
       port: socket.remotePort ?? 0,
-      since: Date.now(),
+      since: this.#now(),
       parts: [],
       serverName: '',
       place: '',
@@ -169,13 +173,13 @@ export class TlsListener implements Listener {
 
   // 3. slot
   #wait(arrival: Arrival): void {
-    arrival.since = Date.now();
+    arrival.since = this.#now();
     this.#waiting.add(arrival);
   }
 
   // 4. handshake
   #handshake(arrival: Arrival): void {
-    arrival.since = Date.now();
+    arrival.since = this.#now();
     arrival.place = placeOf(arrival.socket);
     this.#handshaking.set(arrival.place, arrival);
     const host = this.#hosts.get(arrival.serverName) ?? this.#hosts.get('');
@@ -229,8 +233,9 @@ export class TlsListener implements Listener {
     this.#count();
   }
 
-  /** The deadlines count from the start of each stage, whatever trickles in. */
-  #handleTick(now: number): void {
+  /** Twice a second. The deadlines count from the start of each stage, whatever trickles in. */
+  handleTick(): void {
+    const now = this.#now();
     this.#expire(this.#silent, now - this.#limits.silentSeconds * 1000, 'timeout');
     this.#expire(this.#waiting, now - this.#limits.waitingSeconds * 1000, 'limit');
     this.#expire(this.#handshaking.values(), now - this.#limits.handshakeSeconds * 1000, 'timeout');
@@ -353,7 +358,7 @@ interface Arrival {
   socket: Socket;
   address: string;
   port: number;
-  /** ms, start of the present stage. */
+  /** Monotonic ms, start of the present stage. */
   since: number;
   /** What came of the ClientHello so far; at most one record. */
   parts: Buffer[];

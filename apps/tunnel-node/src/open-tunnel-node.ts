@@ -23,6 +23,8 @@ export interface TunnelNodeParts {
   /** Default: `routeOf`. */
   route?: (target: string) => UpstreamName | undefined;
   limits?: Pick<TunnelsOptions, 'connectsAtOnce' | 'checkpointSeconds'> & { edge?: Partial<EdgeLimits> };
+  /** Monotonic, ms, for the deadlines of edge and tunnels. Default: the machine's. */
+  now?: () => number;
 }
 
 export type NodeSettings = Pick<Settings, 'listenHost' | 'tcpPort' | 'maxConnectionsPerAddress' | 'strap'>;
@@ -47,6 +49,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   const tunnels = new Tunnels({
     ...{ node, gatewayName: node.name, sessions, engine, strap: settings.strap, metrics: nodeMetrics },
     ...tunnelLimits,
+    ...(parts.now && { now: parts.now }),
     log: log.child({ part: 'tunnels' }),
   });
   const edge = new Edge({
@@ -56,6 +59,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
     metrics: nodeMetrics,
     log: log.child({ part: 'edge' }),
     limits: edgeLimits,
+    ...(parts.now && { now: parts.now }),
   });
   const close = async (): Promise<void> => {
     await listener.close();

@@ -1,4 +1,4 @@
-import type { Lease, Session, SessionAddresses, TunnelInfo, Usage } from '@sallyport/cluster';
+import type { Lease, Micros, Session, SessionAddresses, TunnelInfo, Usage } from '@sallyport/cluster';
 import type { Engine } from '@sallyport/engine';
 import {
   Channel,
@@ -27,7 +27,7 @@ export class Tunnel implements StreamReceiver {
   readonly addresses: SessionAddresses;
   readonly mtuBytes: number;
   readonly mobile: boolean;
-  readonly startedAt: number;
+  readonly startedAt: Micros;
   readonly stream: ClientStream;
   readonly #channel: Channel;
   readonly #owner: TunnelOwner;
@@ -42,7 +42,7 @@ export class Tunnel implements StreamReceiver {
     this.addresses = parts.addresses;
     this.mtuBytes = parts.mtuBytes;
     this.mobile = parts.mobile;
-    this.startedAt = Date.now();
+    this.startedAt = owner.wallNow();
     this.stream = stream;
     this.#owner = owner;
     const timers = channelTimers(parts.session.grant, parts.mobile);
@@ -108,11 +108,11 @@ export class Tunnel implements StreamReceiver {
 
   usage(): Usage {
     const { rxBytes, txBytes } = this.#channel.counters;
-    const activeMs = Date.now() - (this.#owner.now() - this.#channel.activeAt);
+    const idleMs = this.#owner.now() - this.#channel.activeAt;
     return {
       rxBytes: BigInt(rxBytes),
       txBytes: BigInt(txBytes),
-      activeAt: BigInt(Math.round(activeMs)) * 1000n,
+      activeAt: this.#owner.wallNow() - BigInt(Math.round(idleMs)) * 1000n,
     };
   }
 
@@ -149,7 +149,7 @@ export class Tunnel implements StreamReceiver {
       txBytes: Number(usage.txBytes),
       dpdSeconds: timers.dpdSeconds,
       keepaliveSeconds: timers.keepaliveSeconds,
-      connectedAt: BigInt(this.startedAt) * 1000n,
+      connectedAt: this.startedAt,
       sessionStartedAt: session.createdAt,
       tlsCipher: `${facts.tlsVersion.replace('TLSv', 'TLS')}-${facts.cipher.replace(/^TLS_/, '')}`,
       dtlsCipher: '',
@@ -201,6 +201,7 @@ export interface TunnelOwner {
   readonly traffic: Traffic;
   /** Monotonic, ms. */
   now(): number;
+  wallNow(): Micros;
   dropped(reason: TunnelDrop, packets: number): void;
   /** The tunnel is over by itself; it is silent already and waits for `close`. */
   handleClose(tunnel: Tunnel, close: ChannelClose): void;

@@ -16,6 +16,7 @@ import type { EdgeLimits, UpstreamName } from '../edge.ts';
 import { TlsListener, type ListenerLimits } from '../listener.tls.ts';
 import type { ClientStream, ListenerCertificates, StreamFacts } from '../listener.ts';
 import { openTunnelNode, type TunnelNode } from '../open-tunnel-node.ts';
+import type { TestClock } from './clock.ts';
 import { SocketStream } from '../socket-stream.ts';
 import type { StrapMode } from '../strap.ts';
 import type { Tunnels } from '../tunnels.ts';
@@ -64,6 +65,7 @@ export class World {
         ...(checkpointSeconds && { checkpointSeconds }),
         ...(edgeLimits && { edge: edgeLimits }),
       },
+      ...(options.clock && { now: options.clock.now }),
     });
     return new World({ metrics, device, engine, sessions, node, listener });
   }
@@ -138,6 +140,8 @@ export interface WorldOptions {
   edgeLimits?: Partial<EdgeLimits>;
   listenerLimits?: Partial<ListenerLimits>;
   limits?: SessionLimits;
+  /** Instead of the machine's; the store keeps its own. */
+  clock?: TestClock;
   /** Stands between the tunnels and the store, to make it fail. */
   store?: (sessions: MemorySessions) => Sessions;
 }
