@@ -3,7 +3,7 @@ import { routeOf, type NodeIdentity, type Sessions, type Settings, type Upstream
 import type { Engine } from '@sallyport/engine';
 import { Edge, type EdgeLimits, type UpstreamName } from './edge.ts';
 import { TlsListener } from './listener.tls.ts';
-import type { Listener, ListenerCertificates } from './listener.ts';
+import type { AddressRules, Listener, ListenerCertificates } from './listener.ts';
 import { NodeMetrics, observeNode } from './metrics.ts';
 import { Tunnels, type TunnelsOptions } from './tunnels.ts';
 
@@ -23,6 +23,8 @@ export interface TunnelNodeParts {
   /** Default: `routeOf`. */
   route?: (target: string) => UpstreamName | undefined;
   limits?: Pick<TunnelsOptions, 'connectsAtOnce' | 'checkpointSeconds'> & { edge?: Partial<EdgeLimits> };
+  /** Monotonic, ms, for the deadlines of edge and tunnels. Default: the machine's. */
+  now?: () => number;
 }
 
 export type NodeSettings = Pick<Settings, 'listenHost' | 'tcpPort' | 'maxConnectionsPerAddress' | 'strap'>;
@@ -31,7 +33,7 @@ export type NodeSettings = Pick<Settings, 'listenHost' | 'tcpPort' | 'maxConnect
 export interface TunnelNode {
   readonly tunnels: Tunnels;
   readonly listener: Listener;
-  /** @returns the step that takes over. @throws Error when the certificates do not load; nothing has changed then. */
+  /** @returns the step that takes over, which does not fail. @throws Error when the certificates do not load. */
   prepare(settings: NodeSettings, certificates: ListenerCertificates): Promise<() => void>;
   /** Planned stop: no new connections, then answers under way, then the tunnels, whose sessions are parked. Idempotent. */
   close(): Promise<void>;
@@ -42,11 +44,12 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   const { settings, certificates, node, sessions, engine, metrics, log, limits = {} } = parts;
   const { edge: edgeLimits = {}, ...tunnelLimits } = limits;
   const listener = parts.listener ?? listenerOf(settings, log);
-  listener.configure(certificates);
+  listener.prepare(certificates, addressRules(settings))();
   const nodeMetrics = new NodeMetrics(metrics);
   const tunnels = new Tunnels({
     ...{ node, gatewayName: node.name, sessions, engine, strap: settings.strap, metrics: nodeMetrics },
     ...tunnelLimits,
+    ...(parts.now && { now: parts.now }),
     log: log.child({ part: 'tunnels' }),
   });
   const edge = new Edge({
@@ -56,6 +59,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
     metrics: nodeMetrics,
     log: log.child({ part: 'edge' }),
     limits: edgeLimits,
+    ...(parts.now && { now: parts.now }),
   });
   const close = async (): Promise<void> => {
     await listener.close();
@@ -72,20 +76,25 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   return {
     tunnels,
     listener,
-    prepare: async (next, fresh) => () => {
-      listener.configure(fresh);
-      if (listener instanceof TlsListener) listener.connectionsPerAddress = next.maxConnectionsPerAddress;
-      tunnels.strap = next.strap;
+    async prepare(next, fresh) {
+      const listenAnew = listener.prepare(fresh, addressRules(next));
+      return () => {
+        listenAnew();
+        tunnels.strap = next.strap;
+      };
     },
     close,
   };
+}
+
+function addressRules({ maxConnectionsPerAddress }: NodeSettings): AddressRules {
+  return { connectionsPerAddress: maxConnectionsPerAddress };
 }
 
 function listenerOf(settings: NodeSettings, log: Log): Listener {
   return new TlsListener({
     host: settings.listenHost,
     port: settings.tcpPort,
-    connectionsPerAddress: settings.maxConnectionsPerAddress,
     log: log.child({ part: 'listener' }),
   });
 }

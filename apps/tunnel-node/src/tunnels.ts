@@ -17,7 +17,9 @@ import type { Log } from '@sallyport/chassis';
 import {
   hashToken,
   StoreUnavailable,
+  systemClock,
   type Claimed,
+  type Clock,
   type Micros,
   type NodeIdentity,
   type NodeService,
@@ -59,6 +61,10 @@ export interface TunnelsOptions {
   checkpointSeconds?: number;
   metrics: NodeMetrics;
   log: Log;
+  /** Monotonic, ms. Default: the machine's. */
+  now?: () => number;
+  /** For times that others read. Default: the machine's. */
+  clock?: Clock;
 }
 
 export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
@@ -67,6 +73,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly #options: TunnelsOptions;
   readonly #sessions: Sessions;
   readonly #log: Log;
+  readonly #clock: Clock;
   readonly #byId = new Map<number, Tunnel>();
   readonly #bySession = new Map<string, Tunnel>();
   /** Connections that were told to end and when (monotonic ms): those that do not are cut off. */
@@ -86,11 +93,12 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#options = options;
     this.#sessions = options.sessions;
     this.#log = options.log;
+    this.#clock = options.clock ?? systemClock();
     this.engine = options.engine;
     this.#stopNotices = this.#sessions.notices(options.node, (notices) => {
       for (const notice of notices) this.#handleNotice(notice);
     });
-    this.#ticker = setInterval(() => this.#handleTick(), TICK_MS);
+    this.#ticker = setInterval(() => this.handleTick(), TICK_MS);
     this.#ticker.unref();
   }
 
@@ -180,7 +188,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       ipv4: request.wantIpv4 ? claim.addresses.ipv4 : '',
       ipv6: request.wantIpv6 && mtu.ipv6Fits ? claim.addresses.ipv6 : '',
     };
-    const sessionRemainingSeconds = remainingSeconds(session);
+    const sessionRemainingSeconds = remainingSeconds(session, this.wallNow());
     const { mtuBytes } = mtu;
     const id = ++this.#lastId;
     const parts = {
@@ -196,7 +204,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     // 6. attach
     const older = this.#bySession.get(session.id);
     if (older) this.#supersede(older);
-    if (stream.duplex.destroyed || this.#closing) {
+    if (stream.closed || this.#closing) {
       this.#settle(tunnel, { kind: 'park', reason: this.#closing ? 'server-shutdown' : 'connection-lost' });
       return 'connection-lost';
     }
@@ -252,15 +260,18 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return reason;
   }
 
-  #farewell(stream: ClientStream, answer: string): void {
-    if (stream.duplex.destroyed) return;
-    stream.duplex.end(answer);
-    stream.duplex.resume();
+  #farewell(stream: ClientStream, answer: Uint8Array): void {
+    if (stream.closed) return;
+    stream.farewell(answer);
     this.#leaving.set(stream, this.now());
   }
 
   now(): number {
-    return performance.now();
+    return this.#options.now?.() ?? performance.now();
+  }
+
+  wallNow(): Micros {
+    return this.#clock();
   }
 
   dropped(reason: TunnelDrop, packets: number): void {
@@ -339,7 +350,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#leaving.set(tunnel.stream, this.now());
   }
 
-  #handleTick(): void {
+  /** Once a second. */
+  handleTick(): void {
     const now = this.now();
     this.#ticks += 1;
     const period = this.#options.checkpointSeconds ?? CHECKPOINT_SECONDS;
@@ -407,8 +419,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     }
     await Promise.all(parked);
     this.#publishTraffic();
-    const until = this.now() + CLOSE_MS;
-    while (this.now() < until && [...this.#leaving.keys()].some((stream) => !stream.duplex.destroyed)) {
+    const until = performance.now() + CLOSE_MS;
+    while (performance.now() < until && [...this.#leaving.keys()].some((stream) => !stream.closed)) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     for (const stream of this.#leaving.keys()) stream.destroy();

@@ -16,13 +16,10 @@ import { MemoryDevice, PortableEngine } from '@sallyport/engine';
 import type { Grant, Origin } from '@sallyport/protocol';
 import type { EdgeLimits, UpstreamName } from '../edge.ts';
 import { TlsListener, type ListenerLimits } from '../listener.tls.ts';
-import {
-  HIGH_WATER_BYTES,
-  type ClientStream,
-  type ListenerCertificates,
-  type StreamFacts,
-} from '../listener.ts';
+import type { ClientStream, ListenerCertificates, StreamFacts } from '../listener.ts';
 import { openTunnelNode, type TunnelNode } from '../open-tunnel-node.ts';
+import type { TestClock } from './clock.ts';
+import { SocketStream } from '../socket-stream.ts';
 import type { StrapMode } from '../strap.ts';
 import type { Tunnels } from '../tunnels.ts';
 
@@ -55,7 +52,7 @@ export class World {
     const device = new MemoryDevice();
     const engine = new PortableEngine(device);
     const listener = new WatchedListener({
-      ...{ host: '127.0.0.1', port: 0, connectionsPerAddress: 0, log: silent },
+      ...{ host: '127.0.0.1', port: 0, log: silent },
       ...(options.listenerLimits && { limits: options.listenerLimits }),
     });
     const node = await openTunnelNode({
@@ -70,6 +67,7 @@ export class World {
         ...(checkpointSeconds && { checkpointSeconds }),
         ...(edgeLimits && { edge: edgeLimits }),
       },
+      ...(options.clock && { now: options.clock.now }),
     });
     return new World({ metrics, device, engine, sessions, node, listener });
   }
@@ -144,27 +142,21 @@ export interface WorldOptions {
   edgeLimits?: Partial<EdgeLimits>;
   listenerLimits?: Partial<ListenerLimits>;
   limits?: SessionLimits;
+  /** Instead of the machine's; the store keeps its own. */
+  clock?: TestClock;
   /** Stands between the tunnels and the store, to make it fail. */
   store?: (sessions: MemorySessions) => Sessions;
 }
 
 /** A plain TCP connection as a ClientStream: what stands above the seam must not care. */
-export function plainStream(socket: Socket): ClientStream {
-  return {
-    duplex: socket,
-    facts: PLAIN_FACTS,
-    writeRecord: (bytes) => {
-      socket.write(bytes);
-      return socket.writableLength < HIGH_WATER_BYTES;
-    },
-    get pendingBytes() {
-      return socket.writableLength;
-    },
-    onDrain: (callback) => void socket.on('drain', callback),
-    exportKey: (_label, length) => new Uint8Array(length),
-    end: () => void socket.end(),
-    destroy: () => void socket.destroy(),
-  };
+export class PlainStream extends SocketStream {
+  constructor(socket: Socket) {
+    super(socket, PLAIN_FACTS);
+  }
+
+  override exportKey(_label: string, length: number): Uint8Array {
+    return new Uint8Array(length);
+  }
 }
 
 const hello: Upstream = async () => ({
