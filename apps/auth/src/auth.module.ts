@@ -33,6 +33,8 @@ export interface OpenAuth extends AuthParts {
   directory: Directory;
   /** The users, and what each would get. */
   accounts: Accounts & { explain: ExplainPolicy };
+  /** @returns the step that takes over, which does not fail. @throws UsersFileError */
+  prepare(settings: Settings): Promise<() => Promise<void>>;
   close(): Promise<void>;
 }
 
@@ -71,6 +73,7 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
       apply: (order) => directory.apply(order),
       explain: policyExplainer(settings, directory),
     },
+    prepare: (next) => directory.prepare(usesPasswords(next)),
     async close() {
       directory.close();
       await passwords.close();

@@ -4,11 +4,12 @@
  *  1. settings    one YAML file, all errors at once
  *  2. store       the journal is replayed: sessions of the former process are parked and wait for their clients
  *  3. host        may we run here? TUN device, return path, forwarding
- *  4. edge        the port opens: a CONNECT with a good cookie is served from now on
+ *  4. node        the port opens: a CONNECT with a good cookie is served from now on
  *  5. watching    health and metrics
  *  6. services    NestJS with auth, portal, downloader and the admin socket; requests that came early go on now
  *
- * A stop goes back the same way. It sends no DISCONNECT: clients come back by themselves when the gateway is there again.
+ * A stop goes back the same way, but for the services: they answer until the node has stopped accepting and what it was
+ * asked is answered. It sends no DISCONNECT: clients come back by themselves when the gateway is there again.
  */
 import { StartError, type Log, type Supervision } from '@sallyport/chassis';
 import {
@@ -73,6 +74,8 @@ async function start(
 
   // 3. to 5.
   const services = deferred<Record<UpstreamName, Upstream>>();
+  let closeServices: Closer = () => undefined;
+  closers.push(() => closeServices());
   let life: NodeLife | undefined;
   const { tunnels, listener, lifecycle } = await openServing({
     ...{ ...parts, state, sessions, events, supervision: options.supervision, upstreams: services.promise },
@@ -104,7 +107,7 @@ async function start(
         guarded: (portal) => own.guarded(portal),
       }),
     );
-    closers.push(() => opened.close());
+    closeServices = () => opened.close();
     services.resolve(opened.upstreams);
     lifecycle.state = 'online';
     events.append([nodeEvent(parts, 'node.ready')]);

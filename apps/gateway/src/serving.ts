@@ -5,10 +5,9 @@
  *   edge       the port opens: a CONNECT with a good cookie is served from now on
  *   watching   health and metrics
  */
-import { StartError, type Log, type Supervision } from '@sallyport/chassis';
+import { StartError, type Supervision } from '@sallyport/chassis';
 import {
   poolsOf,
-  routeOf,
   type EventLog,
   type PeerRole,
   type Sessions,
@@ -17,13 +16,10 @@ import {
 } from '@sallyport/cluster';
 import { createEngine, preflight, prepareHost, recoverHost, type Engine, type Host } from '@sallyport/engine';
 import {
-  Edge,
   loadCertificates,
-  NodeMetrics,
-  observeNode,
-  TlsListener,
-  Tunnels,
-  type ListenerCertificates,
+  openTunnelNode,
+  type Listener,
+  type Tunnels,
   type UpstreamName,
 } from '@sallyport/tunnel-node';
 import type { StateFolder } from './first-run.ts';
@@ -49,7 +45,7 @@ export interface ServingParts extends ProcessParts {
 
 export interface Serving {
   tunnels: Tunnels;
-  listener: TlsListener;
+  listener: Listener;
   lifecycle: GatewayLifecycle;
 }
 
@@ -58,21 +54,15 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
   const { engine, host } = await openHost(settings(), state, closers);
   for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
 
-  const nodeMetrics = new NodeMetrics(metrics);
-  const tunnels = new Tunnels({
-    ...{ node, gatewayName: node.name, sessions, engine, strap: settings().strap, metrics: nodeMetrics },
-    log: log.child({ part: 'tunnels' }),
-  });
-  closers.push(() => tunnels.close());
-  const edge = new Edge({
-    ...{ route: routeOf, upstreams: parts.upstreams, tunnels, metrics: nodeMetrics },
-    log: log.child({ part: 'edge' }),
-  });
-  closers.push(() => edge.close());
   const certificates = await sentence(loadCertificates(settings()));
-  const listener = await openListener(settings(), certificates, log, edge, parts.supervision);
-  closers.push(() => listener.close());
-  observeNode(metrics, { listener, engine, tunnels });
+  const tunnelNode = await sentence(
+    openTunnelNode({
+      ...{ settings: settings(), certificates, node, sessions, engine, metrics, log },
+      ...{ supervision: parts.supervision, upstreams: parts.upstreams },
+    }),
+  );
+  closers.push(() => tunnelNode.close());
+  const { tunnels, listener } = tunnelNode;
 
   const lifecycle = new GatewayLifecycle({
     role: parts.role,
@@ -84,12 +74,9 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
     ...{ role, notReady, notes },
   });
   closers.push(() => watching.close());
+  lifecycle.add(tunnelNode);
   lifecycle.add({
     prepare: async (next, fresh) => () => {
-      listener.configure(fresh);
-      listener.connectionsPerAddress = next.maxConnectionsPerAddress;
-      listener.trustedProxies = next.trustedProxies;
-      tunnels.strap = next.strap;
       sessions.configure(limitsOf(next));
       log.level = next.logLevel;
       watching.applied(next, fresh);
@@ -122,29 +109,8 @@ function deviceLost(): void {
   throw new Error('the TUN device was taken away');
 }
 
-async function openListener(
-  settings: Settings,
-  certificates: ListenerCertificates,
-  log: Log,
-  edge: Edge,
-  supervision: Supervision,
-): Promise<TlsListener> {
-  const listener = new TlsListener({
-    host: settings.listenHost,
-    port: settings.tcpPort,
-    connectionsPerAddress: settings.maxConnectionsPerAddress,
-    trustedProxies: settings.trustedProxies,
-    inherited: supervision.tcp,
-    alive: () => supervision.alive(),
-    log: log.child({ part: 'listener' }),
-  });
-  listener.configure(certificates);
-  await sentence(listener.listen((stream) => edge.accept(stream)));
-  return listener;
-}
-
 /** Loading keeps the event loop to itself for a while, so clients that come back at once are served before. */
-export async function calm({ stats }: Pick<TlsListener, 'stats'>): Promise<void> {
+export async function calm({ stats }: Pick<Listener, 'stats'>): Promise<void> {
   const deadline = performance.now() + CALM_LIMIT_MS;
   for (let accepted = -1; accepted !== stats.accepted || stats.handshaking > 0;) {
     if (performance.now() > deadline) return;

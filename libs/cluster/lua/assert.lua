@@ -10,7 +10,7 @@ end
 -- Blocks of its addresses; a grant tells how long they are.
 local function withBlocks(record, plan, blocks)
   for _, family in ipairs(FAMILIES) do
-    if record['a' .. family] then record['b' .. family] = entryOf(blocks[family], plan[family].length) end
+    if blocks[family] ~= '' then record['b' .. family] = entryOf(blocks[family], plan[family].length) end
   end
   return record
 end

@@ -52,7 +52,6 @@ describe('a reign', () => {
     Promise.all(
       sessions.map(async (session) => {
         await redis.call('DEL', `${redis.prefix}s:${session.id}`);
-        await redis.call('HDEL', `${redis.prefix}t`, Buffer.from(session.tokenHash, 'hex'));
         for (const index of ['users', 'node:n1', 'node:n2', 'due', 'taken4'])
           await redis.call('DEL', `${redis.prefix}${index}`);
       }),

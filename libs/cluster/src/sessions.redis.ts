@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
 import { REASONS } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
@@ -14,13 +14,14 @@ import type {
   Notice,
   PoolUse,
   Refused,
+  SessionCounts,
   SessionLimits,
   Sessions,
   Usage,
 } from './sessions.ts';
 import { StoreUnavailable } from './sessions.ts';
+import { SESSION_ID_BYTES } from './tokens.ts';
 import type { Assertions, AssertionVerdict } from './assertions.ts';
-import { newSessionId } from './tokens.ts';
 
 export interface RedisSessionsOptions {
   /** Opened before; closed by who opened it. */
@@ -57,7 +58,8 @@ export class RedisSessions implements Sessions, Assertions {
     const reply = await this.#run(
       SCRIPTS.create,
       {
-        id: newSessionId(),
+        id: sessionIdOf(tokenHash),
+        op: newOp(),
         t: tokenHash,
         u: user,
         p: profile,
@@ -76,17 +78,33 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   find(tokenHash: string): Promise<Session | undefined> {
-    return this.#find({ t: tokenHash });
+    return this.#find({ id: sessionIdOf(tokenHash), t: tokenHash });
   }
 
   get(id: string): Promise<Session | undefined> {
-    return isSessionId(id) ? this.#find({ id }) : this.#unknown();
+    return isSessionId(id) ? this.#find({ id }) : this.#unknown(undefined);
   }
 
-  async list(): Promise<Session[]> {
+  list(): Promise<Session[]> {
+    return this.#list('', PAGE);
+  }
+
+  async findByPrefix(idPrefix: string): Promise<Session[]> {
+    if (idPrefix !== '' && !/^[0-9a-f]{1,32}$/.test(idPrefix)) return this.#unknown([]);
+    if (!isSessionId(idPrefix)) return this.#list(idPrefix, idPrefix === '' ? PAGE : PREFIX_PAGE);
+    const session = await this.get(idPrefix);
+    return session === undefined || session.state === 'closed' ? [] : [session];
+  }
+
+  async counts(): Promise<SessionCounts> {
+    const [authed, up, parked] = await this.#run(SCRIPTS.counts, {});
+    return { authed: Number(authed), up: Number(up), parked: Number(parked) };
+  }
+
+  async #list(prefix: string, limit: number): Promise<Session[]> {
     const sessions: Session[] = [];
     for (let from = ''; ;) {
-      const [away, next, ...rows] = await this.#run(SCRIPTS.list, { from, limit: PAGE });
+      const [away, next, ...rows] = await this.#run(SCRIPTS.list, { from, limit, prefix });
       for (let i = 0; i < rows.length; i += 2) {
         sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
       }
@@ -98,6 +116,7 @@ export class RedisSessions implements Sessions, Assertions {
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
     const { node, client } = request;
     const reply = await this.#run(SCRIPTS.claim, {
+      id: sessionIdOf(request.tokenHash),
       t: request.tokenHash,
       node: node.name,
       incarnation: node.incarnation,
@@ -243,12 +262,13 @@ export class RedisSessions implements Sessions, Assertions {
     return this.#redis.run(script, args, { confirm });
   }
 
-  async #unknown(): Promise<undefined> {
+  /** For what cannot be in the table: Redis is not asked. */
+  async #unknown<T>(answer: T): Promise<T> {
     if (this.#closed) throw new StoreUnavailable('the session store is closed');
-    return Promise.resolve(undefined);
+    return Promise.resolve(answer);
   }
 
-  async #find(args: { t: string } | { id: string }): Promise<Session | undefined> {
+  async #find(args: { id: string; t?: string }): Promise<Session | undefined> {
     const [away, id, text] = await this.#run(SCRIPTS.find, args);
     return id === undefined ? undefined : this.#decode(String(id), String(text), BigInt(String(away)));
   }
@@ -264,7 +284,7 @@ export class RedisSessions implements Sessions, Assertions {
       {
         id,
         how,
-        op: randomBytes(OP_BYTES).toString('base64url'),
+        op: newOp(),
         reason,
         lease: lease && { e: String(lease.epoch), c: lease.claimId },
         usage: usage && { rx: usage.rxBytes, tx: usage.txBytes, at: usage.activeAt },
@@ -366,6 +386,7 @@ const SCRIPTS = {
   create: loadScript('create', SESSION_PARTS),
   find: loadScript('find', ['records']),
   list: loadScript('list', ['records']),
+  counts: loadScript('counts'),
   claim: loadScript('claim', SESSION_PARTS),
   change: loadScript('change', SESSION_PARTS),
   endUser: loadScript('end-user', SESSION_PARTS),
@@ -384,12 +405,27 @@ export const SLICE = 200;
 
 /** Sessions of one page of `list`. */
 const PAGE = 500;
+/** Of a search by id, most of which is not wanted. */
+const PREFIX_PAGE = 2000;
 const SWEEP_SLICES = 50;
 const ASSERT_SLICE = 50;
 const MAIL_BATCH = 256;
 const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;
 const GRANT_FIELD = /"g":"([A-Za-z0-9_-]+)"/;
+
+/** Found without an index; the id is no secret, and the token cannot be found from it. */
+function sessionIdOf(tokenHash: string): string {
+  return createHash('sha256')
+    .update(`session ${tokenHash}`)
+    .digest('hex')
+    .slice(0, 2 * SESSION_ID_BYTES);
+}
+
+/** Names one change, so that its repetition is known. */
+function newOp(): string {
+  return randomBytes(OP_BYTES).toString('base64url');
+}
 
 function isSessionId(id: string): boolean {
   return /^[0-9a-f]{32}$/.test(id);

@@ -2,7 +2,7 @@
  * The role `auth`: Logins, users, policy, new sessions; and the clockwork of the whole session table, which any replica may
  * turn: a session ends once, whoever finds its time over first.
  */
-import { AuthModule, checkUsers, openAuth } from '@sallyport/auth';
+import { AuthModule, openAuth } from '@sallyport/auth';
 import { ACCOUNT_WIRE, AUTH_WIRE } from '@sallyport/cluster';
 import { serveAdmin } from '../admin/serve-admin.ts';
 import { Tally } from '../admin/tally.ts';
@@ -30,10 +30,10 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     closers.push(() => clearInterval(sweeper));
     lifecycle.add({
       async prepare(next) {
-        await checkUsers(next);
+        const takeOver = await auth.prepare(next);
         return () => {
           sessions.configure(limitsOf(next));
-          return auth.directory.reload();
+          return takeOver();
         };
       },
     });
