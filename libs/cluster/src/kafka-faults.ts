@@ -33,9 +33,9 @@ export function kafkaFault(
     );
   const certificate = chain.find((one) => TLS_CODES.test(one.code) || TLS_WORDS.test(one.message));
   if (certificate !== undefined) return new SinkRefused(tlsLine(where, certificate.message), options);
-  if (chain.some((one) => one.name === 'KafkaJSConnectionClosedError'))
+  if (chain.some((one) => one.name === 'KafkaJSConnectionClosedError' || CLOSED.test(one.message)))
     return new SinkUnavailable(
-      `${where} closed the connection: it is starting or stopping, or this port wants kafka.sasl or kafka.tls.`,
+      `${where} closed the connection: it is starting or stopping, or this port does not fit kafka.sasl or kafka.tls.`,
       options,
     );
   return new SinkUnavailable(`${where} does not answer: ${chain[0]?.message ?? 'no reason given'}`, options);
@@ -79,4 +79,5 @@ const REFUSED_MESSAGE = ['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE', 'INVALID_
 const TLS_CODES =
   /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_.*|CERT_.*|ERR_TLS_.*|ERR_SSL_.*|EPROTO)$/;
 const TLS_WORDS = /certificate|wrong version number/i;
+const CLOSED = /disconnected before secure TLS|Closed connection|ECONNRESET/i;
 const CAUSES = 16;

@@ -65,7 +65,7 @@ describe('events in a real Kafka', { timeout: 300_000 }, () => {
     await world.outbox.close();
   });
 
-  it('loses nothing and doubles nothing when outboxes die in the middle and the broker goes away', async () => {
+  it('loses nothing and doubles nothing when an outbox dies in the middle and the broker is away', async () => {
     const { kafka, world } = onKafka('outage');
     world.start('s1');
     await drain(world);
@@ -77,22 +77,21 @@ describe('events in a real Kafka', { timeout: 300_000 }, () => {
     world.stream.now += LEASE_MS + 1;
     const second = world.another('b');
     world.claim('s1', 2n);
+    await drain(world, second);
 
-    // The broker dies in the middle of its work.
-    const writing = drainOf(world, second);
-    await broker.kill();
+    await broker.stop();
     for (let epoch = 3n; epoch <= 20n; epoch++) world.claim('s1', epoch);
-    await writing;
     assert.equal(await second.round(), 'blocked');
-    assert.match(second.status.trouble, /Kafka at 127\.0\.0\.1:\d+/);
-    assert.ok(world.stream.entries.length >= 18);
+    assert.equal(await second.round(), 'blocked');
+    assert.match(second.status.trouble, /^Kafka at 127\.0\.0\.1:\d+ does not answer/);
+    assert.equal(world.stream.entries.length, 18);
+    assert.equal(world.warnings.length, 2, 'once per outbox');
 
     broker = await TestBroker.start(join(dir, 'broker'), [...broker.again, ...secureAgain(dir, broker)]);
     await drain(world, second);
 
-    const numbers = (await all(kafka)).map((one) => numberOf(one));
     assert.deepEqual(
-      numbers,
+      (await all(kafka)).map((one) => numberOf(one)),
       Array.from({ length: 21 }, (_, i) => i + 1),
     );
     assert.equal(world.stream.entries.length, 0);
@@ -224,7 +223,6 @@ describe('events in a real Kafka', { timeout: 300_000 }, () => {
         /does not trust \(Hostname\/IP/,
       ],
       [{ sasl: sasl(dir, 'missing') }, /^kafka\.sasl\.password-file: .* cannot be read\.$/],
-      [{ brokers: [broker.broker] }, /does not speak TLS on this port/],
     ];
     for (const [change, line] of wrong) {
       const warnings: string[] = [];
@@ -237,12 +235,15 @@ describe('events in a real Kafka', { timeout: 300_000 }, () => {
       });
       assert.deepEqual(warnings, [], 'the client itself says nothing');
     }
-    const plain = new Kafka({ ...good, sasl: undefined }, recordingLog([]));
-    await assert.rejects(plain.ensureTopics(), (error: Error) => {
-      assert.ok(error instanceof SinkUnavailable || error instanceof SinkRefused);
-      assert.match(error.message, /kafka\.sasl/);
-      return true;
-    });
+    // A port that closes the connection may also be a broker that starts: said, and tried again.
+    for (const change of [{ sasl: undefined }, { brokers: [broker.broker] }, { tls: undefined }]) {
+      const kafka = new Kafka(secureSettings(dir, broker, change), recordingLog([]));
+      await assert.rejects(kafka.ensureTopics(), (error: Error) => {
+        assert.ok(error instanceof SinkUnavailable, error.message);
+        assert.match(error.message, /closed the connection: .*kafka\.sasl or kafka\.tls\.$/);
+        return true;
+      });
+    }
   });
 
   function onKafka(prefix: string): { kafka: Kafka; world: World; sink?: FactSink } {
@@ -261,11 +262,6 @@ describe('events in a real Kafka', { timeout: 300_000 }, () => {
 
 async function drain(world: World, outbox = world.outbox): Promise<void> {
   await until(async () => (await outbox.round()) === 'idle');
-}
-
-/** Rounds until one fails. */
-async function drainOf(world: World, outbox: World['outbox']): Promise<void> {
-  while ((await outbox.round()) !== 'blocked') world.clock.pass(1);
 }
 
 async function until(done: () => boolean | Promise<boolean>): Promise<void> {
