@@ -109,6 +109,8 @@ const NEEDS = {
     // The Kafka broker (tools/kafka.mjs).
     { tool: 'java', package: 'default-jre-headless' },
     { tool: 'mvn', package: 'maven' },
+    { tool: 'redis-server', package: 'redis-server' },
+    { tool: 'redis-cli', package: 'redis-tools' },
   ],
   bench: [
     { tool: 'python3', package: 'python3' },

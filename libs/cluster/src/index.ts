@@ -28,3 +28,8 @@ export * from './settings-schema.ts';
 export * from './tokens.ts';
 export * from './upstream.ts';
 export * from './wire.ts';
+export * from './assertions.ts';
+export * from './redis-settings.ts';
+export * from './redis.ts';
+export * from './scripts.ts';
+export * from './sessions.redis.ts';

@@ -1,0 +1,105 @@
+/*
+ * What scripts need of a Grant, worked out once when a session is made: lifetimes in µs, limits, and the pools as
+ * ranges of blocks. A block is an address without its host bits, in hex; `lua/addresses.lua` computes with them.
+ */
+import { createHash } from 'node:crypto';
+import type { Grant, GrantOrigins } from '@sallyport/protocol';
+import { lengthOf, parsePool } from './addresses.ts';
+import { formatAddress, parseAddress, parseCidr } from './cidr.ts';
+import { seconds, TOMBSTONE_MIN_SECONDS, type Family } from './session-decisions.ts';
+import { SESSION_VERSION, type Session } from './session.ts';
+
+/** A grant as Redis keeps it, shared by all sessions that have the same. */
+export interface StoredGrant {
+  /** Hash of its content. */
+  key: string;
+  /** JSON of `{ v, grant, origins }`. */
+  grant: string;
+  /** JSON for the scripts. */
+  plan: string;
+}
+
+export function storedGrant(grant: Grant, origins: GrantOrigins): StoredGrant {
+  const text = JSON.stringify({ v: SESSION_VERSION, grant, origins });
+  const key = createHash('sha256').update(text).digest('base64url').slice(0, GRANT_KEY_LENGTH);
+  return { key, grant: text, plan: JSON.stringify(planOf(grant)) };
+}
+
+/** Clients that fit into a pool. */
+export function poolSize(cidr: string, length: number): bigint {
+  return parsePool(cidr, length).size;
+}
+
+/** The blocks of what a session has; '' = none. */
+export function blocksOf({ addresses, grant }: Session): { 4: string; 6: string } {
+  const block = (text: string, family: Family) =>
+    text === '' ? '' : fixedOf(text, lengthOf(grant, family)).fixed;
+  return { 4: block(addresses.ipv4, 'ipv4'), 6: block(addresses.ipv6, 'ipv6') };
+}
+
+function planOf(grant: Grant) {
+  return {
+    v: SESSION_VERSION,
+    cookie: micros(grant.cookieTimeoutSeconds),
+    disconnected: micros(grant.disconnectedTimeoutSeconds),
+    session: micros(grant.sessionTimeoutSeconds),
+    tombstone: micros(Math.max(grant.cookieTimeoutSeconds, TOMBSTONE_MIN_SECONDS)),
+    maxSame: grant.maxSameClients,
+    onLimit: grant.onLimit,
+    4: familyOf(grant, 'ipv4', grant.explicitIpv4, grant.ipv4Pools),
+    6: familyOf(grant, 'ipv6', grant.explicitIpv6, grant.ipv6Pools),
+  };
+}
+
+function familyOf(grant: Grant, family: Family, fixed: string, pools: readonly string[]) {
+  const length = lengthOf(grant, family);
+  return {
+    length,
+    ...(fixed === '' ? {} : fixedOf(fixed, length)),
+    pools: pools.map((cidr) => rangeOf(cidr, length)),
+  };
+}
+
+function fixedOf(text: string, length: number) {
+  const address = parseAddress(text);
+  if (address === undefined) throw new Error(`${text} is no address`);
+  const bits = bitsOf(address.family);
+  const host = BigInt(bits - length);
+  return {
+    fixed: hex((address.value >> host) << host, bits),
+    fixedAddress: formatAddress(address.family, address.value),
+  };
+}
+
+function rangeOf(cidr: string, length: number) {
+  const block = parseCidr(cidr);
+  if (block === undefined) throw new Error(`${cidr} is no block of addresses`);
+  const bits = bitsOf(block.family);
+  const { first, last, size } = parsePool(cidr, length);
+  const shift = BigInt(bits - length);
+  return {
+    cidr,
+    base: hex(block.first, bits),
+    first: hex(first << shift, bits),
+    last: size === 0n ? '' : hex(last << shift, bits),
+    from: Number(first - (block.first >> shift)),
+    size: Number(size),
+    bits: Math.max(0, length - block.prefixLength),
+    shift: Number(shift),
+  };
+}
+
+function bitsOf(family: Family): number {
+  return family === 'ipv4' ? 32 : 128;
+}
+
+function hex(value: bigint, bits: number): string {
+  return value.toString(16).padStart(bits / 4, '0');
+}
+
+function micros(length: number): number {
+  return Number(seconds(length));
+}
+
+/** Characters of a content hash: 126 bits. */
+const GRANT_KEY_LENGTH = 21;
