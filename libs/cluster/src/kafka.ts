@@ -74,7 +74,7 @@ export class Kafka {
     });
   }
 
-  /** Reads a topic from its beginning to its present end, committed records only, in order per partition. */
+  /** Reads a topic from its beginning to the end of what is committed now, in order per partition. */
   async read(
     name: SinkTopic,
     deliver: (record: TopicRecord) => void | Promise<void>,
