@@ -8,7 +8,11 @@
 
 local FAMILIES = { '4', '6' }
 local WIDTH = { ['4'] = 8, ['6'] = 32 }
-local DRAWS = 8
+local DRAWS = 3
+local WINDOW_ENTRIES = 64
+local MAX_STEPS = 64
+-- Larger pools are never nearly full, and random draws find what is free.
+local SMALL_BITS = 30
 local DRAWS_OF_MIXED = 512
 local REUSE_MICROS = 70000000
 local RESTING_LIMIT = 65536
@@ -25,7 +29,7 @@ local function blockOf(limbs)
   return table.concat(parts)
 end
 
--- base + offset * 2^shift, where base has zeros there. The offset is below 2^48.
+-- base + offset * 2^shift, where base has zeros there. The offset is below 2^30.
 local function atOffset(base, offset, shift)
   local limbs = limbsOf(base)
   local at = #limbs - math.floor(shift / 16)
@@ -109,14 +113,53 @@ local function busyIn(family, first, last, resting)
   return busy
 end
 
+-- Offsets of a pool to blocks, for pools of up to 2^48 of them.
+local function blocksOf(family, pool)
+  if pool.shift % 4 ~= 0 then
+    return function(offset) return atOffset(pool.base, offset, pool.shift) end
+  end
+  local zeros = string.rep('0', pool.shift / 4)
+  local places = math.min(12, WIDTH[family] - #zeros)
+  local from = WIDTH[family] - #zeros - places
+  local head = string.sub(pool.base, 1, from)
+  local base = tonumber(string.sub(pool.base, from + 1, from + places), 16)
+  local format = '%0' .. places .. 'x'
+  return function(offset) return head .. string.format(format, base + offset) .. zeros end
+end
+
+local function randomOffset(pool)
+  return pool.from + math.floor(math.random() * pool.size)
+end
+
+-- Looks for a gap in the next taken blocks from a random place on. Needs blocks of one size.
+local function gap(family, pool, length, blockAt)
+  local key, stopAt = KEY .. 'taken' .. family, pool.from + pool.size
+  local offset = randomOffset(pool)
+  local entries =
+    redis.call('ZRANGEBYLEX', key, '[' .. blockAt(offset), '[' .. pool.last .. '\255', 'LIMIT', 0, WINDOW_ENTRIES)
+  local block, steps = blockAt(offset), 0
+  for i = 1, #entries + 1 do
+    local taken = entries[i] and string.sub(entries[i], 1, WIDTH[family])
+    while block ~= taken do
+      steps = steps + 1
+      if steps > MAX_STEPS or offset >= stopAt or (not taken and #entries == WINDOW_ENTRIES) then return nil end
+      if not rests(family, block, length) then return block end
+      offset = offset + 1
+      block = blockAt(offset)
+    end
+    offset = offset + 1
+    block = blockAt(offset)
+  end
+  return nil
+end
+
 -- Halves the pool until one free block is left, from a random place on. Needs blocks of one size.
-local function search(family, pool, resting)
-  local function blockAt(offset) return atOffset(pool.base, offset, pool.shift) end
+local function search(family, pool, resting, blockAt)
   local function hasFree(low, high)
     return low <= high and busyIn(family, blockAt(low), blockAt(high), resting) < high - low + 1
   end
   local low, high = pool.from, pool.from + pool.size - 1
-  local pivot = low + math.floor(math.random() * pool.size)
+  local pivot = randomOffset(pool)
   if hasFree(pivot, high) then low = pivot elseif hasFree(low, pivot - 1) then high = pivot - 1 else return nil end
   while low < high do
     local middle = math.floor((low + high) / 2)
@@ -128,14 +171,15 @@ end
 local function neverUsed(family, pool, length)
   if busyIn(family, pool.first, pool.last, true) >= pool.size then return nil end
   local mixed = family == '6' and redis.call('HLEN', KEY .. 'lengths') > 1
+  local blockAt = pool.bits <= SMALL_BITS and blocksOf(family, pool) or nil
   for _ = 1, mixed and DRAWS_OF_MIXED or DRAWS do
-    local block = draw(pool)
+    local block = blockAt and blockAt(randomOffset(pool)) or draw(pool)
     if within(pool, block) and not occupant(family, block, length) and not rests(family, block, length) then
       return block
     end
   end
-  if mixed or pool.bits > 48 then return nil end
-  return search(family, pool, true)
+  if mixed or not blockAt then return nil end
+  return gap(family, pool, length, blockAt) or search(family, pool, true, blockAt)
 end
 
 local function poolKey(cidr)
@@ -205,8 +249,8 @@ local function chooseBlock(family, record, plan, leaving)
       if entry == entryOf(block, length) and within(pool, block) then return block end
     end
     -- What rests in the list of another pool that overlaps with this one.
-    if pool.bits <= 48 and busyIn(family, pool.first, pool.last, false) < pool.size then
-      block = search(family, pool, false)
+    if pool.bits <= SMALL_BITS and busyIn(family, pool.first, pool.last, false) < pool.size then
+      block = search(family, pool, false, blocksOf(family, pool))
       if block and not occupant(family, block, length) then return block end
     end
   end
@@ -236,6 +280,12 @@ local function addressOf(family, block, length)
   end
   if from == 0 then return groups(1, 8) end
   return groups(1, from - 1) .. '::' .. groups(from + best, 8)
+end
+
+local function textOf(family, record)
+  local entry = record['b' .. family]
+  if not entry then return '' end
+  return record['a' .. family] or addressOf(family, string.sub(entry, 1, -3), tonumber(string.sub(entry, -2), 16))
 end
 
 local function hold(id, record, family)

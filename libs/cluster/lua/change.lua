@@ -25,6 +25,8 @@ if ARGS.how == 'park' then
   toParked(ARGS.id, record, ARGS.reason, ARGS.usage)
   return { HEAD, 1 }
 end
+-- The stream is nearly full: interim statistics stop first, and counters with them (CLUSTER.md C11).
+if redis.call('EXISTS', KEY .. 'events:hold-stats') == 1 then return { HEAD, 1 } end
 count(record, ARGS.usage)
 record.n = record.n + 1
 record.op = ARGS.op

@@ -4,8 +4,8 @@ local CONNECTS_KEPT = 16
 local COUNTED = { ['max-clients'] = true, ['max-same-clients'] = true, ['pool-empty'] = true, ['address-taken'] = true, ['no-address-family'] = true }
 local TOLD = { ['cookie-timeout'] = true, ['disconnected-timeout'] = true, ['session-timeout'] = true }
 
-local id = idOfToken(ARGS.t)
-local record = id and load(id)
+local id = ARGS.id
+local record = loadAsked()
 if not record then
   if isAsserting() then stop('WAITING nodes still assert their sessions') end
   return { HEAD, 'refused', 'token-unknown' }
@@ -80,7 +80,7 @@ if plan.maxSame > 0 and record.st ~= 'u' then
 end
 local fresh = false
 for _, family in ipairs(FAMILIES) do
-  if wanted[family] and not record['a' .. family] then
+  if wanted[family] and not record['b' .. family] then
     if isAsserting() then stop('WAITING a new address waits until the nodes have asserted theirs') end
     fresh = true
     local fixed = plan[family].fixed
@@ -108,12 +108,12 @@ local records = {}
 for i, other in ipairs(leaving) do records[i] = isLeaving[other] end
 local after = copy(record)
 for _, family in ipairs(FAMILIES) do
-  if wanted[family] and not record['a' .. family] then
+  if wanted[family] and not record['b' .. family] then
     local length = plan[family].length
     local block, reason = chooseBlock(family, record, plan, records)
     if not block then return refuse(reason) end
     after['b' .. family] = entryOf(block, length)
-    after['a' .. family] = plan[family].fixedAddress or addressOf(family, block, length)
+    after['a' .. family] = plan[family].fixedAddress
   end
 end
 for _, other in ipairs(leaving) do toEnded(other, isLeaving[other], 'replaced') end
@@ -144,8 +144,8 @@ for key in string.gmatch(after.k or '', '%S+') do keys[#keys + 1] = cjson.encode
 local resumed = record.st ~= 'a'
 local moved = record.ln ~= nil and record.ln ~= ARGS.node
 emit(id, after, 'claimed', NOW, '"lease":{"name":' .. cjson.encode(ARGS.node) .. ',"incarnation":' .. cjson.encode(ARGS.incarnation)
-  .. ',"epoch":"' .. after.le .. '","claimId":' .. cjson.encode(ARGS.c) .. '},"addresses":{"ipv4":"' .. (after.a4 or '')
-  .. '","ipv6":"' .. (after.a6 or '') .. '"},"client":{"address":' .. cjson.encode(ARGS.ca) .. ',"userAgent":' .. cjson.encode(ARGS.cu)
+  .. ',"epoch":"' .. after.le .. '","claimId":' .. cjson.encode(ARGS.c) .. '},"addresses":{"ipv4":"' .. textOf('4', after)
+  .. '","ipv6":"' .. textOf('6', after) .. '"},"client":{"address":' .. cjson.encode(ARGS.ca) .. ',"userAgent":' .. cjson.encode(ARGS.cu)
   .. ',"platform":' .. cjson.encode(ARGS.cp) .. ',"hostname":' .. cjson.encode(ARGS.ch) .. '},"strapKeys":[' .. table.concat(keys, ',')
   .. '],"mtuBytes":' .. (after.m or '0') .. ',"resumed":' .. tostring(resumed) .. ',"moved":' .. tostring(moved))
 if record.st == 'u' then tell(record.ln, record.li, id, number(record, 'le'), 'superseded') end

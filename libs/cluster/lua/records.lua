@@ -3,12 +3,13 @@
 --   ca cu cp ch     client: address, user agent, platform, host name
 --   st state        a authed, u up, p parked, c closed
 --   ln li le lc     lease: node, incarnation, epoch, claim id
---   a4 a6 b4 b6     addresses as text, and their blocks (addresses.lua)
+--   b4 b6           addresses: their blocks (addresses.lua); a4 a6 as text, if fixed
 --   k STRAP keys, separated by spaces      m MTU
 --   c up pk ac en   created, up, parked, active, ended      er reason of the end
 --   rx tx rt tt     bytes of the session, of the tunnel     n number of events
 --   aw              AWAY when it was parked                 op id of the last change
--- Indexes, changed only by `transition`: t (token to id), users, node:NAME, due, tombstones, meta.up
+-- A session's id is made of the hash of its token, so that no index leads from one to the other.
+-- Indexes, changed only by `transition`: users, node:NAME, due, tombstones, meta.up
 
 local function bin(hex)
   return (string.gsub(hex, '%x%x', function(pair) return string.char(tonumber(pair, 16)) end))
@@ -35,9 +36,11 @@ local function load(id)
   return record
 end
 
-local function idOfToken(tokenHash)
-  local id = redis.call('HGET', KEY .. 't', bin(tokenHash))
-  return id and hex(id)
+-- The session of ARGS.id; where a token is given, only if it is that one's.
+local function loadAsked()
+  local record = load(ARGS.id)
+  if record and ARGS.t and record.t ~= ARGS.t then return nil end
+  return record
 end
 
 local PLANS = {}
@@ -144,14 +147,10 @@ local function transition(id, before, after)
   if up ~= 0 then redis.call('HINCRBY', KEYS[1], 'up', up) end
   if after then
     redis.call('SET', key, cjson.encode(after))
-    if not before then
-      redis.call('HSET', KEY .. 't', bin(after.t), bin(id))
-      redis.call('HINCRBY', KEY .. 'g:' .. after.g, 'r', 1)
-    end
+    if not before then redis.call('HINCRBY', KEY .. 'g:' .. after.g, 'r', 1) end
     return
   end
   redis.call('DEL', key, KEY .. 'k:' .. id)
-  redis.call('HDEL', KEY .. 't', bin(before.t))
   if redis.call('HINCRBY', KEY .. 'g:' .. before.g, 'r', -1) <= 0 then
     redis.call('DEL', KEY .. 'g:' .. before.g)
     redis.call('SREM', KEY .. 'grants', before.g)

@@ -30,7 +30,15 @@ export function poolSize(cidr: string, length: number): bigint {
   return parsePool(cidr, length).size;
 }
 
-/** The blocks of what a session has; '' = none. */
+/** The client's own address in a block. @param entry block and length, in hex, as the scripts keep it; '' = none. */
+export function addressOf(entry: string): string {
+  if (entry === '') return '';
+  const bits = (entry.length - ENTRY_LENGTH) * 4;
+  const value = BigInt(`0x${entry.slice(0, -ENTRY_LENGTH)}`);
+  const length = Number.parseInt(entry.slice(-ENTRY_LENGTH), 16);
+  return formatAddress(bits === 32 ? 'ipv4' : 'ipv6', length < bits ? value + 1n : value);
+}
+
 export function blocksOf({ addresses, grant }: Session): { 4: string; 6: string } {
   const block = (text: string, family: Family) =>
     text === '' ? '' : fixedOf(text, lengthOf(grant, family)).fixed;
@@ -101,5 +109,7 @@ function micros(length: number): number {
   return Number(seconds(length));
 }
 
+/** Hex digits of the length after a block. */
+const ENTRY_LENGTH = 2;
 /** Characters of a content hash: 126 bits. */
 const GRANT_KEY_LENGTH = 21;

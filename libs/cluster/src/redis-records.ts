@@ -4,6 +4,7 @@
  */
 import type { Checked } from './journal-lines.ts';
 import { decodeLine } from './journal-lines.ts';
+import { addressOf } from './redis-plan.ts';
 import type { Session } from './session.ts';
 
 /** A grant as read, unchecked. It never changes, so what was read once is kept. */
@@ -38,7 +39,7 @@ export function decodeStored(
     client: { address: get('ca'), userAgent: get('cu'), platform: get('cp'), hostname: get('ch') },
     state,
     ...(stored['le'] === undefined ? {} : { lease: leaseOf(stored) }),
-    addresses: { ipv4: get('a4'), ipv6: get('a6') },
+    addresses: { ipv4: get('a4') || addressOf(get('b4')), ipv6: get('a6') || addressOf(get('b6')) },
     strapKeys: get('k').split(' ').filter(Boolean),
     mtuBytes: Number(get('m') || 0),
     createdAt: digits(stored['c']),
@@ -60,7 +61,7 @@ export function decodeStored(
 
 /** The record of a session for `lua/assert.lua`, without its addresses' blocks. */
 export function encodeStored(session: Session, grantKey: string): Record<string, string | number> {
-  const { client, lease, addresses } = session;
+  const { client, lease, addresses, grant } = session;
   const record: Record<string, string | number> = {
     v: session.v,
     t: session.tokenHash,
@@ -76,8 +77,8 @@ export function encodeStored(session: Session, grantKey: string): Record<string,
     li: lease?.incarnation ?? '',
     le: String(lease?.epoch ?? 0n),
     lc: lease?.claimId ?? '',
-    a4: addresses.ipv4,
-    a6: addresses.ipv6,
+    a4: grant.explicitIpv4 === '' ? '' : addresses.ipv4,
+    a6: grant.explicitIpv6 === '' ? '' : addresses.ipv6,
     k: session.strapKeys.join(' '),
     m: String(session.mtuBytes),
     c: String(session.createdAt),

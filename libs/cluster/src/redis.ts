@@ -130,7 +130,7 @@ export class Redis {
   }
 
   /** A command of Redis by its name, for what needs no script. Keys must begin with `prefix`. */
-  async call(command: string, ...args: (string | number)[]): Promise<unknown> {
+  async call(command: string, ...args: (string | number | Buffer)[]): Promise<unknown> {
     const until = performance.now() + this.#deadlineMillis;
     return this.#until(until, () => this.#main.call(this.prefix, command, args));
   }
@@ -263,7 +263,7 @@ class Connection {
   }
 
   /** @param key that says which server of a Redis Cluster is meant. */
-  async call(key: string, command: string, args: readonly (string | number)[]): Promise<unknown> {
+  async call(key: string, command: string, args: readonly (string | number | Buffer)[]): Promise<unknown> {
     if (this.#client instanceof Client) return this.#client.call(command, ...args);
     const node = await this.#nodeOf(this.#client, key);
     if (node === undefined) return this.#client.call(command, ...args);

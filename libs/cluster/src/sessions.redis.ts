@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
 import { REASONS } from '@sallyport/protocol';
-import { Checked, encodeRecord } from './journal-lines.ts';
+import { Checked } from './journal-lines.ts';
 import { decodeStored, encodeStored, parseGrant, type GrantText } from './redis-records.ts';
 import { blocksOf, poolSize, storedGrant, type StoredGrant } from './redis-plan.ts';
 import type { Redis } from './redis.ts';
@@ -19,8 +19,8 @@ import type {
   Usage,
 } from './sessions.ts';
 import { StoreUnavailable } from './sessions.ts';
-import type { Assertions, AssertedSession, AssertionVerdict } from './assertions.ts';
-import { newSessionId } from './tokens.ts';
+import { SESSION_ID_BYTES } from './tokens.ts';
+import type { Assertions, AssertionVerdict } from './assertions.ts';
 
 export interface RedisSessionsOptions {
   /** Opened before; closed by who opened it. */
@@ -53,12 +53,12 @@ export class RedisSessions implements Sessions, Assertions {
   async create(input: NewSession): Promise<Session> {
     const stored = storedGrant(input.grant, input.origins);
     const strapKeys = input.strapKey === '' ? [] : [input.strapKey];
-    const { tokenHash, user, profile, grant, origins, client } = input;
-    const event = JSON.stringify({ tokenHash, user, profile, grant, origins, client, strapKeys });
+    const { tokenHash, user, profile, client } = input;
     const reply = await this.#run(
       SCRIPTS.create,
       {
-        id: newSessionId(),
+        id: sessionIdOf(tokenHash),
+        op: newOp(),
         t: tokenHash,
         u: user,
         p: profile,
@@ -67,7 +67,7 @@ export class RedisSessions implements Sessions, Assertions {
         plan: stored.plan,
         k: strapKeys.join(' '),
         ...clientFields(client),
-        event: event.slice(1, -1),
+        event: startedText({ ...input, strapKeys }),
       },
       true,
     );
@@ -77,7 +77,7 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   find(tokenHash: string): Promise<Session | undefined> {
-    return this.#find({ t: tokenHash });
+    return this.#find({ id: sessionIdOf(tokenHash), t: tokenHash });
   }
 
   get(id: string): Promise<Session | undefined> {
@@ -99,6 +99,7 @@ export class RedisSessions implements Sessions, Assertions {
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
     const { node, client } = request;
     const reply = await this.#run(SCRIPTS.claim, {
+      id: sessionIdOf(request.tokenHash),
       t: request.tokenHash,
       node: node.name,
       incarnation: node.incarnation,
@@ -193,9 +194,20 @@ export class RedisSessions implements Sessions, Assertions {
     return this.#redis.onReign(deliver);
   }
 
-  async assert(node: NodeIdentity, sessions: readonly AssertedSession[]): Promise<AssertionVerdict[]> {
+  async assert(node: NodeIdentity, sessions: readonly Session[]): Promise<AssertionVerdict[]> {
+    const { reign } = this.#redis;
+    const verdicts = await this.#write(sessions);
+    await this.#run(SCRIPTS.asserted, { node: node.name, reign });
+    return verdicts;
+  }
+
+  async restore(sessions: readonly Session[]): Promise<number> {
+    const unheld = sessions.filter((session) => session.state !== 'up');
+    return (await this.#write(unheld)).filter((verdict) => verdict.kept).length;
+  }
+
+  async #write(sessions: readonly Session[]): Promise<AssertionVerdict[]> {
     const verdicts: AssertionVerdict[] = [];
-    const reign = this.#redis.reign;
     for (let at = 0; at < sessions.length; at += ASSERT_SLICE) {
       const slice = sessions.slice(at, at + ASSERT_SLICE);
       const grants = new Map<string, StoredGrant>();
@@ -203,28 +215,24 @@ export class RedisSessions implements Sessions, Assertions {
         const stored = storedGrant(session.grant, session.origins);
         grants.set(stored.key, stored);
         this.#keep(stored);
+        const started = session.state === 'authed' ? startedText(session) : '';
         return {
           id: session.id,
           record: encodeStored(session, stored.key),
           blocks: blocksOf(session),
-          snapshot: encodeRecord(session).replace(/,"n":\d+/, ''),
+          started,
         };
       });
-      const reply = await this.#run(
-        SCRIPTS.assert,
-        { node: node.name, records, grants: [...grants.values()] },
-        true,
-      );
-      slice.forEach(({ id }, i) => {
+      const reply = await this.#run(SCRIPTS.assert, { records, grants: [...grants.values()] }, true);
+      for (const [i, { id }] of slice.entries()) {
         const [kind, reason] = String(reply[i]).split(' ');
         verdicts.push(
           kind === 'kept'
             ? { sessionId: id, kept: true }
             : { sessionId: id, kept: false, reason: reasonOf(reason) },
         );
-      });
+      }
     }
-    await this.#run(SCRIPTS.asserted, { node: node.name, reign });
     return verdicts;
   }
 
@@ -242,7 +250,7 @@ export class RedisSessions implements Sessions, Assertions {
     return Promise.resolve(undefined);
   }
 
-  async #find(args: { t: string } | { id: string }): Promise<Session | undefined> {
+  async #find(args: { id: string; t?: string }): Promise<Session | undefined> {
     const [away, id, text] = await this.#run(SCRIPTS.find, args);
     return id === undefined ? undefined : this.#decode(String(id), String(text), BigInt(String(away)));
   }
@@ -258,7 +266,7 @@ export class RedisSessions implements Sessions, Assertions {
       {
         id,
         how,
-        op: randomBytes(OP_BYTES).toString('base64url'),
+        op: newOp(),
         reason,
         lease: lease && { e: String(lease.epoch), c: lease.claimId },
         usage: usage && { rx: usage.rxBytes, tx: usage.txBytes, at: usage.activeAt },
@@ -385,8 +393,27 @@ const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;
 const GRANT_FIELD = /"g":"([A-Za-z0-9_-]+)"/;
 
+/** Found without an index; the id is no secret, and the token cannot be found from it. */
+function sessionIdOf(tokenHash: string): string {
+  return createHash('sha256')
+    .update(`session ${tokenHash}`)
+    .digest('hex')
+    .slice(0, 2 * SESSION_ID_BYTES);
+}
+
+/** Names one change, so that its repetition is known. */
+function newOp(): string {
+  return randomBytes(OP_BYTES).toString('base64url');
+}
+
 function isSessionId(id: string): boolean {
   return /^[0-9a-f]{32}$/.test(id);
+}
+
+/** The members of a `started` event that the scripts do not make. */
+function startedText(of: Omit<NewSession, 'strapKey'> & { strapKeys: string[] }): string {
+  const { tokenHash, user, profile, grant, origins, client, strapKeys } = of;
+  return JSON.stringify({ tokenHash, user, profile, grant, origins, client, strapKeys }).slice(1, -1);
 }
 
 function clientFields({ address, userAgent, platform, hostname }: SessionClient) {
