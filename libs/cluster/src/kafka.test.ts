@@ -198,10 +198,12 @@ describe('events in a real Kafka', { timeout: 300_000 }, () => {
     await kafka.ensureTopics();
     const facts = await kafka.ensureTopics();
     assert.equal(facts.partitions, 3);
+    const other = { topic: 'wrong.sessions.state', numPartitions: 1, replicationFactor: 1 };
     await kafka.withAdmin('a topic of somebody else', (admin) =>
-      admin.createTopics({
-        topics: [{ topic: 'wrong.sessions.state', numPartitions: 1, replicationFactor: 1 }],
-      }),
+      admin.createTopics({ topics: [other], waitForLeaders: false }),
+    );
+    await until(() =>
+      kafka.withAdmin('looking', async (admin) => (await admin.listTopics()).includes(other.topic)),
     );
     await assert.rejects(
       onKafka('wrong').kafka.ensureTopics(),

@@ -17,6 +17,7 @@ import kafkajs, {
   type EachBatchPayload,
   type IHeaders,
   type ITopicConfig,
+  type ITopicMetadata,
   type Kafka as Client,
   type KafkaConfig,
   type LogEntry,
@@ -64,8 +65,9 @@ export class Kafka {
       const wanted = topicConfigs(this.#settings);
       const there = await admin.listTopics();
       const missing = wanted.filter((one) => !there.includes(one.topic));
-      if (missing.length > 0) await admin.createTopics({ topics: missing, timeout: REQUEST_MS });
-      const { topics } = await admin.fetchTopicMetadata({ topics: wanted.map((one) => one.topic) });
+      if (missing.length > 0)
+        await admin.createTopics({ topics: missing, timeout: REQUEST_MS, waitForLeaders: false });
+      const topics = await settled(admin, [this.topic('facts'), this.topic('state'), this.topic('dead')]);
       const facts = topics.find((one) => one.name === this.topic('facts'));
       return {
         partitions: facts?.partitions.length ?? 1,
@@ -442,6 +444,18 @@ function topicConfigs(settings: KafkaSettings): ITopicConfig[] {
   ];
 }
 
+/** The topics as brokers see them: what a controller has created they learn of a little later. */
+async function settled(admin: Admin, names: string[]): Promise<ITopicMetadata[]> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return (await admin.fetchTopicMetadata({ topics: names })).topics;
+    } catch (error) {
+      if (tries === SETTLE_TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    }
+  }
+}
+
 /** A stream id in 63 bits: ms above, sequence below. A sequence that does not fit is named lower: sent again, never lost. */
 function offsetOf(entryId: string): bigint {
   const [millis = '0', sequence = '0'] = entryId.split('-');
@@ -542,6 +556,8 @@ const READ_MS = 300_000;
 const FOLLOW_AGAIN_MS = 1000;
 /** Inside Kafka's client; then the outbox waits and tries again. */
 const RETRIES = 4;
+const SETTLE_TRIES = 25;
+const SETTLE_MS = 200;
 const STATE_SEGMENT_MS = 3_600_000;
 const SMALLEST_MESSAGE_BYTES = 65_536;
 const LARGEST_BATCH_BYTES = 1_000_000;

@@ -42,6 +42,8 @@ export interface OutboxOptions {
   log: Log;
   /** Bytes that the stream may have. */
   capBytes?: number;
+  /** How long the reader's lease lives without it, ms. */
+  leaseMs?: number;
 }
 
 /**
@@ -66,6 +68,7 @@ export interface OutboxStatus {
 
 export class Outbox {
   readonly #options: OutboxOptions;
+  readonly #leaseMs: number;
   readonly #cap: StreamCap;
   readonly #events: CloudEvents;
   #status: OutboxStatus = {
@@ -92,6 +95,7 @@ export class Outbox {
 
   constructor(options: OutboxOptions) {
     this.#options = options;
+    this.#leaseMs = options.leaseMs ?? LEASE_MS;
     this.#cap = new StreamCap(options.stream, options.capBytes);
     this.#events = new CloudEvents(options.cluster);
   }
@@ -130,7 +134,7 @@ export class Outbox {
 
   async #round(): Promise<RoundResult> {
     const { stream, sink, holder } = this.#options;
-    if (!(await stream.takeLease(holder, LEASE_MS))) {
+    if (!(await stream.takeLease(holder, this.#leaseMs))) {
       await this.#closeWriter();
       return 'standby';
     }
@@ -165,7 +169,7 @@ export class Outbox {
         gap: batch.gap,
         sessions: await table.list(),
         now: clock(),
-        between: () => stream.takeLease(holder, LEASE_MS),
+        between: () => stream.takeLease(holder, this.#leaseMs),
       });
       log.info({ sessions, lost: batch.gap?.count ?? 0 }, 'wrote the whole session table to Kafka');
     } catch (error) {
