@@ -1,21 +1,27 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { TestBroker } from './broker.fake.ts';
 import { SinkRefused, SinkUnavailable, WriterFenced } from './event-sink.ts';
 import type { FactSink, SinkMessage } from './event-sink.ts';
+import { RedisEventStream } from './event-stream.redis.ts';
 import type { KafkaSettings } from './kafka-settings.ts';
 import { KAFKA_DEFAULTS } from './kafka-settings.ts';
 import type { TopicRecord } from './kafka.ts';
 import { Kafka } from './kafka.ts';
 import { recordingLog, World } from './outbox.fake.ts';
 import { LEASE_MS } from './outbox.ts';
+import { RedisServer } from './redis-server.fake.ts';
+import { Redis } from './redis.ts';
 import type { TailedEvent } from './replay.ts';
 import { replaySessions, tailEvents } from './replay.ts';
+import { sampleClaim, sampleLogin } from './session.fake.ts';
 import type { Session } from './session.ts';
+import { RedisSessions } from './sessions.redis.ts';
 
 describe('events in a real Kafka', { timeout: 300_000 }, () => {
   const dir = mkdtempSync(join(tmpdir(), 'sallyport-kafka-test-'));
@@ -97,6 +103,55 @@ describe('events in a real Kafka', { timeout: 300_000 }, () => {
     assert.equal(world.stream.entries.length, 0);
     assert.deepEqual((await replaySessions(kafka, 'state')).sessions, world.live());
     await second.close();
+  });
+
+  it('sends every fact of a real Redis once, through two outbox processes that are killed in turn', async (t) => {
+    const server = await RedisServer.start();
+    t.after(() => server.stop());
+    const redis = await Redis.open(server.settings, { windowMicros: 0n });
+    t.after(() => redis.close());
+    const sessions = new RedisSessions({ redis });
+    const { kafka } = onKafka('kill');
+    await kafka.ensureTopics();
+    const children = new Set<ChildProcess>();
+    const launch = () => {
+      const program = fileURLToPath(new URL('./outbox-child.fake.js', import.meta.url));
+      const args = [program, String(server.port), broker.broker, 'kill'];
+      const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+      children.add(child);
+      return child;
+    };
+    t.after(() => children.forEach((child) => child.kill('SIGKILL')));
+    let facts = 0;
+    const live = async (from: number) => {
+      for (let i = from; i < from + 60; i++) {
+        const token = i.toString(16).padStart(64, '0');
+        const { id } = await sessions.create(sampleLogin(token, `u${i}`));
+        const claimed = await sessions.claim(sampleClaim(token, `c${i}`));
+        assert.ok(claimed.ok);
+        if (i % 3 === 0) await sessions.end(id, 'logout');
+        facts += i % 3 === 0 ? 3 : 2;
+      }
+    };
+
+    const stream = new RedisEventStream(redis);
+    const waiting = async () => (await stream.size()).entries;
+    for (let round = 0; round < 3; round++) {
+      const [one, other] = [launch(), launch()];
+      await Promise.all([live(round * 60), until(async () => facts > round * 60 && (await waiting()) < 40)]);
+      one.kill('SIGKILL');
+      other.kill('SIGKILL');
+    }
+    launch();
+    await until(async () => (await waiting()) === 0);
+
+    const ids = (await all(kafka)).map((one) => one.headers.ce_id);
+    assert.equal(ids.length, facts);
+    assert.equal(new Set(ids).size, facts);
+    const table = byId(await sessions.list());
+    assert.ok(table.length > 100);
+    assert.deepEqual(byId((await replaySessions(kafka, 'state')).sessions), table);
+    assert.deepEqual(byId((await replaySessions(kafka, 'facts')).sessions), table);
   });
 
   it('lets one of two writers write: the earlier one is fenced', async () => {

@@ -12,18 +12,18 @@
 import { readFile } from 'node:fs/promises';
 import { randomUUID } from 'node:crypto';
 import type { Log } from '@sallyport/chassis';
-import kafkajs, {
-  type Admin,
-  type EachBatchPayload,
-  type IHeaders,
-  type ITopicConfig,
-  type ITopicMetadata,
-  type Kafka as Client,
-  type KafkaConfig,
-  type LogEntry,
-  type Producer,
-  type SASLOptions,
-  type Transaction,
+import type {
+  Admin,
+  EachBatchPayload,
+  IHeaders,
+  ITopicConfig,
+  ITopicMetadata,
+  Kafka as Client,
+  KafkaConfig,
+  LogEntry,
+  Producer,
+  SASLOptions,
+  Transaction,
 } from 'kafkajs';
 import type { FactSink, SinkMark, SinkMessage, SinkTopic } from './event-sink.ts';
 import { SinkRefused, SinkUnavailable } from './event-sink.ts';
@@ -147,6 +147,7 @@ export class Kafka {
 
   /** A new client: reads certificates and the password as they are now. */
   async client(): Promise<Client> {
+    const kafkajs = await load();
     return new kafkajs.Kafka({
       clientId: this.#settings.prefix,
       brokers: this.#settings.brokers,
@@ -162,10 +163,11 @@ export class Kafka {
   }
 
   async #checkTopics(admin: Admin, wanted: readonly ITopicConfig[]): Promise<number> {
+    const { ConfigResourceTypes } = await load();
     const { resources } = await admin.describeConfigs({
       includeSynonyms: false,
       resources: wanted.map((one) => ({
-        type: kafkajs.ConfigResourceTypes.TOPIC,
+        type: ConfigResourceTypes.TOPIC,
         name: one.topic,
         configNames: ['cleanup.policy', 'max.message.bytes'],
       })),
@@ -329,12 +331,13 @@ class KafkaSink implements FactSink {
   async open(): Promise<void> {
     await this.close();
     this.#facts = await this.#kafka.ensureTopics();
+    const { Partitioners } = await load();
     const producer = (await this.#kafka.client()).producer({
       transactionalId: `${this.#settings.prefix}.outbox`,
       transactionTimeout: TRANSACTION_MS,
       maxInFlightRequests: 1,
       allowAutoTopicCreation: false,
-      createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
+      createPartitioner: Partitioners.DefaultPartitioner,
     });
     this.#producer = producer;
     // The first transaction takes a new epoch: earlier writers are fenced, what they had open is aborted.
@@ -442,6 +445,11 @@ function topicConfigs(settings: KafkaSettings): ITopicConfig[] {
     { topic: topicName(prefix, 'state'), numPartitions, replicationFactor, configEntries: compacted },
     { topic: topicName(prefix, 'dead'), numPartitions: 1, replicationFactor, configEntries: deleted },
   ];
+}
+
+/** Late: a process that serves CONNECT must not wait for what only the outbox needs. */
+async function load() {
+  return (await import('kafkajs')).default;
 }
 
 /** The topics as brokers see them: what a controller has created they learn of a little later. */

@@ -1,3 +1,4 @@
+import type { Log } from '@sallyport/chassis';
 import type { EventStream } from './event-stream.ts';
 
 /** `full`: facts were given up. */
@@ -39,8 +40,31 @@ export class StreamCap {
   }
 }
 
+/**
+ * Without Kafka: nobody reads, and the stream keeps the newest facts within its cap.
+ * @returns how to stop.
+ */
+export function keepCapped(stream: EventStream, log: Log, capBytes = STREAM_CAP_BYTES): () => void {
+  const cap = new StreamCap(stream, capBytes);
+  let busy = false;
+  const check = async () => {
+    if (busy) return;
+    busy = true;
+    try {
+      await cap.check();
+    } catch (error) {
+      log.debug({ err: error }, 'the event stream could not be looked at');
+    } finally {
+      busy = false;
+    }
+  };
+  const timer = setInterval(() => void check(), CHECK_MS).unref();
+  return () => clearInterval(timer);
+}
+
 /** Default of `redis.events-max-bytes`. About 100,000 facts. */
 export const STREAM_CAP_BYTES = 64 * 1024 * 1024;
+const CHECK_MS = 5000;
 const HOLD_STATS_AT = 0.75;
 const ALLOW_STATS_BELOW = 0.5;
 const DROP_TO = 0.9;
