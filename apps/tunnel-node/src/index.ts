@@ -17,5 +17,11 @@ export {
 export { NodeMetrics, observeNode } from './metrics.ts';
 export { NodeController } from './node.controller.ts';
 export type { StrapMode } from './strap.ts';
+export {
+  openTunnelNode,
+  type NodeSettings,
+  type TunnelNode,
+  type TunnelNodeParts,
+} from './open-tunnel-node.ts';
 export { TunnelNodeModule } from './tunnel-node.module.ts';
 export { Tunnels, type TunnelsOptions } from './tunnels.ts';

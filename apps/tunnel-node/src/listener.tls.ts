@@ -13,7 +13,7 @@ import * as tls from 'node:tls';
 import type { Log } from '@sallyport/chassis';
 import { helloRecord, serverNameOf } from './client-hello.ts';
 import {
-  HIGH_WATER_BYTES,
+  type AddressRules,
   type ClientStream,
   type HostCertificates,
   type Listener,
@@ -21,16 +21,17 @@ import {
   type ListenerStats,
   type StreamFacts,
 } from './listener.ts';
+import { SocketStream } from './socket-stream.ts';
 
 export interface TlsListenerOptions {
   /** '' = all addresses. */
   host: string;
   /** 0 = any free one. */
   port: number;
-  /** Open connections from one address; 0 = no limit. */
-  connectionsPerAddress: number;
   log: Log;
   limits?: Partial<ListenerLimits>;
+  /** Monotonic, ms. Default: the machine's. */
+  now?: () => number;
 }
 
 export interface ListenerLimits {
@@ -57,7 +58,9 @@ export class TlsListener implements Listener {
   };
   readonly #options: TlsListenerOptions;
   readonly #limits: ListenerLimits;
+  readonly #now: () => number;
   #hosts = new Map<string, tls.Server>();
+  #connectionsPerAddress = 0;
   #server: Server | undefined;
   #ticker: NodeJS.Timeout | undefined;
   #accept: (stream: ClientStream) => void = (stream) => stream.destroy();
@@ -70,23 +73,22 @@ export class TlsListener implements Listener {
   constructor(options: TlsListenerOptions) {
     this.#options = options;
     this.#limits = { ...LISTENER_LIMITS, ...options.limits };
+    this.#now = options.now ?? (() => performance.now());
   }
 
-  /** The port that is listened on; 0 = none. */
   get port(): number {
     const address = this.#server?.address();
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
-  set connectionsPerAddress(limit: number) {
-    this.#options.connectionsPerAddress = limit;
-  }
-
-  configure(certificates: ListenerCertificates): void {
+  prepare(certificates: ListenerCertificates, { connectionsPerAddress }: AddressRules): () => void {
     const hosts = new Map<string, tls.Server>();
     for (const [name, host] of certificates.hosts) hosts.set(name, this.#handshaker(host));
     if (!hosts.has('')) throw new Error('The default host has no certificate.');
-    this.#hosts = hosts;
+    return () => {
+      this.#hosts = hosts;
+      this.#connectionsPerAddress = connectionsPerAddress;
+    };
   }
 
   async listen(accept: (stream: ClientStream) => void): Promise<void> {
@@ -96,7 +98,7 @@ export class TlsListener implements Listener {
     this.#server.on('error', (error) =>
       this.#options.log.error({ error: error.message }, 'cannot accept connections'),
     );
-    this.#ticker = setInterval(() => this.#handleTick(Date.now()), TICK_MS);
+    this.#ticker = setInterval(() => this.handleTick(), TICK_MS);
     this.#ticker.unref();
   }
 
@@ -118,7 +120,7 @@ export class TlsListener implements Listener {
       socket,
       address,
       port: socket.remotePort ?? 0,
-      since: Date.now(),
+      since: this.#now(),
       parts: [],
       serverName: '',
       place: '',
@@ -127,7 +129,7 @@ export class TlsListener implements Listener {
     socket.on('error', ignore);
     if (address === '') return void socket.destroy();
     const open = (this.#openByAddress.get(address) ?? 0) + 1;
-    const limit = this.#options.connectionsPerAddress;
+    const limit = this.#connectionsPerAddress;
     if (limit > 0 && open > limit) return this.#refuse(arrival, 'address-limit');
     this.#openByAddress.set(address, open);
     socket.once('close', () => this.#forget(arrival));
@@ -171,13 +173,13 @@ export class TlsListener implements Listener {
 
   // 3. slot
   #wait(arrival: Arrival): void {
-    arrival.since = Date.now();
+    arrival.since = this.#now();
     this.#waiting.add(arrival);
   }
 
   // 4. handshake
   #handshake(arrival: Arrival): void {
-    arrival.since = Date.now();
+    arrival.since = this.#now();
     arrival.place = placeOf(arrival.socket);
     this.#handshaking.set(arrival.place, arrival);
     const host = this.#hosts.get(arrival.serverName) ?? this.#hosts.get('');
@@ -231,8 +233,9 @@ export class TlsListener implements Listener {
     this.#count();
   }
 
-  /** The deadlines count from the start of each stage, whatever trickles in. */
-  #handleTick(now: number): void {
+  /** Twice a second. The deadlines count from the start of each stage, whatever trickles in. */
+  handleTick(): void {
+    const now = this.#now();
     this.#expire(this.#silent, now - this.#limits.silentSeconds * 1000, 'timeout');
     this.#expire(this.#waiting, now - this.#limits.waitingSeconds * 1000, 'limit');
     this.#expire(this.#handshaking.values(), now - this.#limits.handshakeSeconds * 1000, 'timeout');
@@ -272,38 +275,19 @@ export class TlsListener implements Listener {
   }
 }
 
-class TlsStream implements ClientStream {
-  constructor(
-    readonly duplex: tls.TLSSocket,
-    readonly facts: StreamFacts,
-  ) {}
+class TlsStream extends SocketStream {
+  readonly #socket: tls.TLSSocket;
 
-  get pendingBytes(): number {
-    return this.duplex.writableLength;
+  constructor(socket: tls.TLSSocket, facts: StreamFacts) {
+    super(socket, facts);
+    this.#socket = socket;
   }
 
-  writeRecord(bytes: Uint8Array): boolean {
-    this.duplex.write(bytes);
-    return this.duplex.writableLength < HIGH_WATER_BYTES;
-  }
-
-  onDrain(callback: () => void): void {
-    this.duplex.on('drain', callback);
-  }
-
-  exportKey(label: string, length: number): Uint8Array {
+  override exportKey(label: string, length: number): Uint8Array {
     const exporter: { exportKeyingMaterial(length: number, label: string, context?: Buffer): Buffer } =
-      this.duplex;
+      this.#socket;
     // No third argument: in TLS 1.2 an empty context is not the same as none.
     return exporter.exportKeyingMaterial(length, label);
-  }
-
-  end(): void {
-    this.duplex.end();
-  }
-
-  destroy(): void {
-    this.duplex.destroy();
   }
 }
 
@@ -374,7 +358,7 @@ interface Arrival {
   socket: Socket;
   address: string;
   port: number;
-  /** ms, start of the present stage. */
+  /** Monotonic ms, start of the present stage. */
   since: number;
   /** What came of the ClientHello so far; at most one record. */
   parts: Buffer[];

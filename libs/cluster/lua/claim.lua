@@ -99,7 +99,7 @@ for _, other in ipairs(leaving) do
   if isLeaving[other].st == 'u' then goingDown = goingDown + 1 end
 end
 if ARGS.maxClients > 0 and record.st ~= 'u' then
-  local up = tonumber(redis.call('HGET', KEYS[1], 'up') or '0')
+  local up = tonumber(redis.call('HGET', KEYS[1], 'u') or '0')
   if up - goingDown >= ARGS.maxClients then return refuse('max-clients') end
 end
 

@@ -1,4 +1,6 @@
 -- A page of the sessions that are not closed, whole users at a time: one that changes its state meanwhile is not missed.
+-- `prefix`: only those whose id begins so.
+local bytes = math.ceil(#ARGS.prefix / 2)
 local from = ARGS.from == '' and '-' or '(' .. bin(ARGS.from)
 local members = redis.call('ZRANGEBYLEX', KEY .. 'users', from, '+', 'LIMIT', 0, ARGS.limit)
 local last = members[#members]
@@ -13,8 +15,11 @@ else
 end
 local reply = { HEAD, digits(AWAY), last and hex(last) or '' }
 for _, member in ipairs(members) do
-  local id = idOfMember(member)
-  reply[#reply + 1] = id
-  reply[#reply + 1] = cjson.encode(load(id))
+  local first = bytes == 0 and '' or string.sub(hex(string.sub(member, -16, -17 + bytes)), 1, #ARGS.prefix)
+  if first == ARGS.prefix then
+    local id = idOfMember(member)
+    reply[#reply + 1] = id
+    reply[#reply + 1] = cjson.encode(load(id))
+  end
 end
 return reply

@@ -9,7 +9,7 @@
 --   rx tx rt tt     bytes of the session, of the tunnel     n number of events
 --   aw              AWAY when it was parked                 op id of the last change
 -- A session's id is made of the hash of its token, so that no index leads from one to the other.
--- Indexes, changed only by `transition`: users, node:NAME, due, tombstones, meta.up
+-- Indexes, changed only by `transition`: users, node:NAME, due, tombstones, meta.a, .u, .p
 
 local function bin(hex)
   return (string.gsub(hex, '%x%x', function(pair) return string.char(tonumber(pair, 16)) end))
@@ -112,7 +112,6 @@ local function entriesOf(id, record)
   if record.st == 'u' then
     entries.node = nodeKey(record.ln)
     entries.lease = record.li .. '\0' .. bin(id)
-    entries.up = 1
   end
   return entries
 end
@@ -143,8 +142,11 @@ local function transition(id, before, after)
     if old.node then redis.call('ZREM', old.node, old.lease) end
     if new.node then redis.call('ZADD', new.node, 0, new.lease) end
   end
-  local up = (new.up or 0) - (old.up or 0)
-  if up ~= 0 then redis.call('HINCRBY', KEYS[1], 'up', up) end
+  local was, is = before and before.st, after and after.st
+  if was ~= is then
+    if was and was ~= 'c' then redis.call('HINCRBY', KEYS[1], was, -1) end
+    if is and is ~= 'c' then redis.call('HINCRBY', KEYS[1], is, 1) end
+  end
   if after then
     redis.call('SET', key, cjson.encode(after))
     if not before then redis.call('HINCRBY', KEY .. 'g:' .. after.g, 'r', 1) end

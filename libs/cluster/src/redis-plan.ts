@@ -3,9 +3,16 @@
  * ranges of blocks. A block is an address without its host bits, in hex; `lua/addresses.lua` computes with them.
  */
 import { createHash } from 'node:crypto';
-import type { Grant, GrantOrigins } from '@sallyport/protocol';
+import {
+  formatAddress,
+  fromBigint,
+  parseAddress,
+  parseCidr,
+  toBigint,
+  type Grant,
+  type GrantOrigins,
+} from '@sallyport/protocol';
 import { lengthOf, parsePool } from './addresses.ts';
-import { formatAddress, parseAddress, parseCidr } from './cidr.ts';
 import { seconds, TOMBSTONE_MIN_SECONDS, type Family } from './session-decisions.ts';
 import { SESSION_VERSION, type Session } from './session.ts';
 
@@ -36,7 +43,7 @@ export function addressOf(entry: string): string {
   const bits = (entry.length - ENTRY_LENGTH) * 4;
   const value = BigInt(`0x${entry.slice(0, -ENTRY_LENGTH)}`);
   const length = Number.parseInt(entry.slice(-ENTRY_LENGTH), 16);
-  return formatAddress(bits === 32 ? 'ipv4' : 'ipv6', length < bits ? value + 1n : value);
+  return formatAddress(fromBigint(length < bits ? value + 1n : value, bits / 8));
 }
 
 export function blocksOf({ addresses, grant }: Session): { 4: string; 6: string } {
@@ -71,34 +78,31 @@ function familyOf(grant: Grant, family: Family, fixed: string, pools: readonly s
 function fixedOf(text: string, length: number) {
   const address = parseAddress(text);
   if (address === undefined) throw new Error(`${text} is no address`);
-  const bits = bitsOf(address.family);
+  const bits = address.length * 8;
   const host = BigInt(bits - length);
   return {
-    fixed: hex((address.value >> host) << host, bits),
-    fixedAddress: formatAddress(address.family, address.value),
+    fixed: hex((toBigint(address) >> host) << host, bits),
+    fixedAddress: formatAddress(address),
   };
 }
 
 function rangeOf(cidr: string, length: number) {
   const block = parseCidr(cidr);
   if (block === undefined) throw new Error(`${cidr} is no block of addresses`);
-  const bits = bitsOf(block.family);
+  const bits = block.network.length * 8;
+  const base = toBigint(block.network);
   const { first, last, size } = parsePool(cidr, length);
   const shift = BigInt(bits - length);
   return {
     cidr,
-    base: hex(block.first, bits),
+    base: hex(base, bits),
     first: hex(first << shift, bits),
     last: size === 0n ? '' : hex(last << shift, bits),
-    from: Number(first - (block.first >> shift)),
+    from: Number(first - (base >> shift)),
     size: Number(size),
     bits: Math.max(0, length - block.prefixLength),
     shift: Number(shift),
   };
-}
-
-function bitsOf(family: Family): number {
-  return family === 'ipv4' ? 32 : 128;
 }
 
 function hex(value: bigint, bits: number): string {

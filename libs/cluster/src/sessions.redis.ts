@@ -14,6 +14,7 @@ import type {
   Notice,
   PoolUse,
   Refused,
+  SessionCounts,
   SessionLimits,
   Sessions,
   Usage,
@@ -81,13 +82,29 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   get(id: string): Promise<Session | undefined> {
-    return isSessionId(id) ? this.#find({ id }) : this.#unknown();
+    return isSessionId(id) ? this.#find({ id }) : this.#unknown(undefined);
   }
 
-  async list(): Promise<Session[]> {
+  list(): Promise<Session[]> {
+    return this.#list('', PAGE);
+  }
+
+  async findByPrefix(idPrefix: string): Promise<Session[]> {
+    if (idPrefix !== '' && !/^[0-9a-f]{1,32}$/.test(idPrefix)) return this.#unknown([]);
+    if (!isSessionId(idPrefix)) return this.#list(idPrefix, idPrefix === '' ? PAGE : PREFIX_PAGE);
+    const session = await this.get(idPrefix);
+    return session === undefined || session.state === 'closed' ? [] : [session];
+  }
+
+  async counts(): Promise<SessionCounts> {
+    const [authed, up, parked] = await this.#run(SCRIPTS.counts, {});
+    return { authed: Number(authed), up: Number(up), parked: Number(parked) };
+  }
+
+  async #list(prefix: string, limit: number): Promise<Session[]> {
     const sessions: Session[] = [];
     for (let from = ''; ;) {
-      const [away, next, ...rows] = await this.#run(SCRIPTS.list, { from, limit: PAGE });
+      const [away, next, ...rows] = await this.#run(SCRIPTS.list, { from, limit, prefix });
       for (let i = 0; i < rows.length; i += 2) {
         sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
       }
@@ -245,9 +262,10 @@ export class RedisSessions implements Sessions, Assertions {
     return this.#redis.run(script, args, { confirm });
   }
 
-  async #unknown(): Promise<undefined> {
+  /** For what cannot be in the table: Redis is not asked. */
+  async #unknown<T>(answer: T): Promise<T> {
     if (this.#closed) throw new StoreUnavailable('the session store is closed');
-    return Promise.resolve(undefined);
+    return Promise.resolve(answer);
   }
 
   async #find(args: { id: string; t?: string }): Promise<Session | undefined> {
@@ -368,6 +386,7 @@ const SCRIPTS = {
   create: loadScript('create', SESSION_PARTS),
   find: loadScript('find', ['records']),
   list: loadScript('list', ['records']),
+  counts: loadScript('counts'),
   claim: loadScript('claim', SESSION_PARTS),
   change: loadScript('change', SESSION_PARTS),
   endUser: loadScript('end-user', SESSION_PARTS),
@@ -386,6 +405,8 @@ export const SLICE = 200;
 
 /** Sessions of one page of `list`. */
 const PAGE = 500;
+/** Of a search by id, most of which is not wanted. */
+const PREFIX_PAGE = 2000;
 const SWEEP_SLICES = 50;
 const ASSERT_SLICE = 50;
 const MAIL_BATCH = 256;
