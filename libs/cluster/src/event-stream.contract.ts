@@ -19,7 +19,7 @@ export function eventStreamContract(
 ): void {
   describe(name, () => {
     const on = (what: string, body: (under: StreamUnderTest) => Promise<void>) =>
-      it(what, async () => {
+      void it(what, async () => {
         const under = await open();
         try {
           await body(under);

@@ -270,14 +270,15 @@ export class Kafka {
       next.set(payload.partition, BigInt(payload.lastOffset) + 1n);
       progress(payload.partition, BigInt(payload.lastOffset));
     });
-    const eachBatch = async ({ batch, heartbeat, isRunning, isStale }: EachBatchPayload) => {
+    const eachBatch = async (payload: EachBatchPayload) => {
+      const { batch } = payload;
       for (const message of batch.messages) {
         const offset = BigInt(message.offset);
-        if (!isRunning() || isStale()) return;
+        if (!payload.isRunning() || payload.isStale()) return;
         if (offset < (next.get(batch.partition) ?? 0n)) continue;
         await deliver({ partition: batch.partition, offset, ...asText(message) });
         next.set(batch.partition, offset + 1n);
-        await heartbeat();
+        await payload.heartbeat();
       }
     };
     try {

@@ -24,7 +24,7 @@ export interface ResyncOptions {
   sessions: readonly Session[];
   now: Micros;
   /** Called between transactions; false = somebody else is the writer now. */
-  between(): Promise<boolean>;
+  between: () => Promise<boolean>;
 }
 
 /** @returns the number of sessions. */
