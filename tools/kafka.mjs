@@ -88,9 +88,8 @@ export async function startBroker(options = {}) {
   const ended = new Promise((resolve) => child.once('exit', () => resolve()));
   const stop = async () => {
     child.kill('SIGTERM');
-    const hard = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
+    setTimeout(() => child.kill('SIGKILL'), STOP_MS).unref();
     await ended;
-    clearTimeout(hard);
     if (options.dir === undefined) rmSync(dir, { recursive: true, force: true });
   };
   try {
