@@ -22,5 +22,4 @@ export {
   type TunnelNode,
   type TunnelNodeParts,
 } from './open-tunnel-node.ts';
-export { TunnelNodeModule } from './tunnel-node.module.ts';
 export { Tunnels, type TunnelsOptions } from './tunnels.ts';

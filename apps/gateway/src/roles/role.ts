@@ -34,16 +34,15 @@ export interface ClusterStore {
   close(): Promise<void>;
 }
 
+export interface StoreSurroundings extends Pick<ProcessParts, 'log' | 'metrics'> {
+  node: NodeIdentity;
+  role: PeerRole;
+  /** Refusals of the whole cluster: those of the present configuration. */
+  limits: { maxClients: number; connectsPerMinute: number };
+}
+
 /** @throws Error with one sentence: what to mend. */
-export type OpenStore = (
-  settings: Settings,
-  around: Pick<ProcessParts, 'log' | 'metrics'> & {
-    node: NodeIdentity;
-    role: PeerRole;
-    /** Refusals of the whole cluster: those of the present configuration. */
-    limits: { maxClients: number; connectsPerMinute: number };
-  },
-) => Promise<ClusterStore>;
+export type OpenStore = (settings: Settings, around: StoreSurroundings) => Promise<ClusterStore>;
 
 export interface RoleParts extends ProcessParts {
   role: PeerRole;
