@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { keyPlaces } from '@sallyport/chassis';
+import { MAX_BANNER_BYTES } from '@sallyport/protocol';
 import { DEFAULT_GRANT } from './grant-fields.ts';
 import { exampleSettings } from './settings-example.ts';
-import { MAX_BANNER_BYTES, SETTINGS_KEYS } from './settings-keys.ts';
+import { SETTINGS_KEYS } from './settings-keys.ts';
 import {
   parseSettings,
   poolsOf,
