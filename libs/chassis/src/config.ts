@@ -70,6 +70,8 @@ export interface Problem {
   /** From 1. */
   line: number;
   message: string;
+  /** The key whose value was refused: that value is absent. */
+  key?: string;
 }
 
 export interface ConfigDocument<K> {
@@ -387,7 +389,8 @@ class DocumentReader {
     node: Node | undefined,
     path: readonly string[],
   ): void {
-    if (!node) return this.#problem(this.line(path), `${name} has no value; it must be ${key.type.says}`);
+    if (!node)
+      return this.#problem(this.line(path), `${name} has no value; it must be ${key.type.says}`, name);
     const plain = this.#plain(node, name);
     if (!plain) return;
     const result = key.type.schema.safeParse(plain.value);
@@ -400,8 +403,8 @@ class DocumentReader {
       const item = index === undefined ? undefined : plain.items[index];
       const shown = shownValue(item ? item.value : plain.value);
       const line = item?.line ?? this.#lineOf(node);
-      if (issue.code === 'custom') this.#problem(line, `${name} ${shown} ${issue.message}`);
-      else this.#problem(line, `${name} must be ${key.type.says}, not ${shown}`);
+      if (issue.code === 'custom') this.#problem(line, `${name} ${shown} ${issue.message}`, name);
+      else this.#problem(line, `${name} must be ${key.type.says}, not ${shown}`, name);
     }
   }
 
@@ -416,7 +419,7 @@ class DocumentReader {
       const items = [];
       for (const item of node.items) {
         if (!isScalar(item)) {
-          this.#problem(this.#lineOf(node), `${name} must be a list of plain values`);
+          this.#problem(this.#lineOf(node), `${name} must be a list of plain values`, name);
           return undefined;
         }
         items.push({ value: item.value, line: this.#lineOf(item) });
@@ -426,6 +429,7 @@ class DocumentReader {
     this.#problem(
       this.#lineOf(node),
       `${name}: ${isAlias(node) ? 'aliases are not allowed' : 'a map cannot stand here'}`,
+      name,
     );
     return undefined;
   }
@@ -451,8 +455,8 @@ class DocumentReader {
     return Math.max(1, this.#counter.linePos(offset).line);
   }
 
-  #problem(line: number, message: string): void {
-    this.problems.push({ line, message });
+  #problem(line: number, message: string, key?: string): void {
+    this.problems.push({ line, message, ...(key !== undefined && { key }) });
   }
 }
 

@@ -169,6 +169,15 @@ test('what is missing is named, and all errors come at once', () => {
   assert.ok(errors.some((error) => error.includes('ipv4-network is missing')));
 });
 
+test('a key with a value that is refused is not called missing beside it', () => {
+  for (const value of ['7', '[{}]', '&a x', '*b', '']) {
+    const errors = errorsIn(`server-cert: a.pem\nserver-key: a.key\nipv4-network: ${value}\n`);
+    assert.ok(errors.length > 0 && errors.every((error) => !error.includes('missing')), errors.join('\n'));
+  }
+  const errors = errorsIn('server-cert: {}\nipv4-network: 10.90.0.0/16\n');
+  assert.ok(errors.length > 0 && errors.every((error) => !error.includes('are missing')), errors.join('\n'));
+});
+
 test('the example of the first start is good, and its comments are too', () => {
   const example = exampleSettings({ tcpPort: 8443, pool: '10.12.0.0/16', route: '192.168.7.0/24' });
   const settings = settingsIn(example);
