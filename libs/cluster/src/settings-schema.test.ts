@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { keyPlaces } from '@sallyport/chassis';
+import { DEFAULT_GRANT } from './grant-fields.ts';
 import { exampleSettings } from './settings-example.ts';
 import { MAX_BANNER_BYTES, SETTINGS_KEYS } from './settings-keys.ts';
 import {
-  DEFAULT_GRANT,
   parseSettings,
   poolsOf,
   readSettings,
@@ -117,6 +117,8 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
   ['profiles: { 1st: {} }', 4, /"1st" cannot be the name of a profile/],
   ['profiles: { "a<b": {} }', 4, /cannot be the name of a profile/],
   ['profiles: { auth: {} }', 4, /is a path of the protocol/],
+  ['profiles: { VPNManifest.xml: {} }', 4, /is a path of the protocol/],
+  ['profiles: { CSCOSSLC: {} }', 4, /is a path of the protocol/],
   ['profiles: { a: { methods: radius } }', 4, /methods "radius" is not built yet/],
   ['profiles: { a: { methods: [local, cretificate] } }', 4, /is no method; did you mean "certificate"\?/],
   ['profiles: { a: { methods: [] } }', 4, /nobody could log in/],

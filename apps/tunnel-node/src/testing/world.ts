@@ -1,6 +1,8 @@
 import type { Socket } from 'node:net';
 import { createLog, Metrics } from '@sallyport/chassis';
 import {
+  DEFAULT_GRANT,
+  forGrantFields,
   hashToken,
   MemorySessions,
   newToken,
@@ -11,7 +13,7 @@ import {
   type Upstream,
 } from '@sallyport/cluster';
 import { MemoryDevice, PortableEngine } from '@sallyport/engine';
-import type { Grant, GrantOrigins } from '@sallyport/protocol';
+import type { Grant, Origin } from '@sallyport/protocol';
 import type { EdgeLimits, UpstreamName } from '../edge.ts';
 import { TlsListener, type ListenerLimits } from '../listener.tls.ts';
 import type { ClientStream, ListenerCertificates, StreamFacts } from '../listener.ts';
@@ -89,7 +91,7 @@ export class World {
       user: 'alice',
       profile: 'staff',
       grant: { ...GRANT, ...grant },
-      origins: ORIGINS,
+      origins: forGrantFields((): Origin => ({ scope: 'default', name: '' })),
       client: { address: '127.0.0.1', userAgent: '', platform: '', hostname: '' },
       strapKey: '',
       ...more,
@@ -175,38 +177,12 @@ const PLAIN_FACTS: StreamFacts = {
   servedLeafSha1: 'AB'.repeat(20),
 };
 
-export const GRANT: Grant = {
+const GRANT: Grant = {
+  ...DEFAULT_GRANT,
   group: 'staff',
   ipv4Pools: ['10.90.0.0/24'],
-  ipv6Pools: [],
-  ipv6SubnetPrefix: 128,
-  explicitIpv4: '',
-  explicitIpv6: '',
   routes: ['10.0.0.0/8'],
-  noRoutes: [],
   dns: ['10.90.0.1'],
-  nbns: [],
-  defaultDomain: '',
-  splitDns: [],
-  tunnelAllDns: false,
-  clientBypassProtocol: false,
-  mtuBytes: 0,
-  dpdSeconds: 20,
-  mobileDpdSeconds: 1800,
-  keepaliveSeconds: 20,
-  idleTimeoutSeconds: 0,
-  mobileIdleTimeoutSeconds: 0,
-  sessionTimeoutSeconds: 0,
-  cookieTimeoutSeconds: 300,
-  disconnectedTimeoutSeconds: 1800,
-  rekeySeconds: 86_400,
   maxSameClients: 0,
-  onLimit: 'refuse',
-  banner: '',
   noUdp: true,
-  profileFile: '',
 };
-
-const ORIGINS = Object.fromEntries(
-  Object.keys(GRANT).map((key) => [key, { scope: 'default', name: '' }]),
-) as GrantOrigins;
