@@ -85,18 +85,21 @@ test('a request for translations or customisation does not disturb a login', asy
   await client.logout();
 });
 
-test('row 6: a reply sent again, its answer lost, is granted again, and only one session stays', async () => {
+test('row 6: a reply sent again, its answer lost, is granted again, and whichever answer arrives is good', async () => {
   const client = world.anyConnect();
   await client.init();
   const body = client.replyDocument({ username: ALICE.name, password: ALICE.password });
-  assert.equal((await client.post(body)).authId, 'success');
-  assert.equal((await client.post(body)).authId, 'success');
-  const { answer, tls } = await client.connect();
-  assert.equal(answer.status, 200);
-  tls.close();
-  const sessions = await world.gateway.show('sessions', 'valid');
-  assert.equal(JSON.stringify(sessions).split(`"${ALICE.name}"`).length - 1, 1);
-  await client.logout();
+  const tokens: string[] = [];
+  for (let round = 0; round < 2; round++) {
+    assert.equal((await client.post(body)).authId, 'success');
+    tokens.push(client.token);
+  }
+  for (const token of tokens) {
+    client.cookies.set('webvpn', token);
+    const { answer, tls } = await client.connect();
+    assert.equal(answer.status, 200);
+    tls.close();
+  }
 });
 
 test('an opaque of nobody starts a new login and grants nothing', async () => {

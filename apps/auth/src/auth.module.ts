@@ -29,6 +29,8 @@ export interface AuthOptions {
 /** The parts of auth, made in order; who opened them closes them. */
 export interface OpenAuth extends AuthParts {
   directory: Directory;
+  /** @returns the step that takes over, which does not fail. @throws UsersFileError */
+  prepare(settings: Settings): Promise<() => Promise<void>>;
   close(): Promise<void>;
 }
 
@@ -62,6 +64,7 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
     sessions,
     now,
     directory,
+    prepare: (next) => directory.prepare(usesPasswords(next)),
     async close() {
       directory.close();
       await passwords.close();

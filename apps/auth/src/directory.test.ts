@@ -99,6 +99,33 @@ test('a store that does not answer is asked again: the lock holds at once, the s
   await until(async () => (await sessions.get(id))?.state === 'closed');
 });
 
+test('what was prepared is taken over whatever becomes of file and store, unless the file was read again', async (t) => {
+  const { auth, parts, sessions, usersFile } = await started(t);
+  const id = await loggedIn(auth, 'alice');
+  await writeFile(usersFile, await line('bob', '*'));
+  const takeOver = await parts.directory.prepare(true);
+  await writeFile(usersFile, 'nonsense\n');
+  await assert.rejects(parts.directory.prepare(true), UsersFileError);
+  const endOfUser = sessions.endOfUser.bind(sessions);
+  sessions.endOfUser = () => Promise.reject(new StoreUnavailable('away'));
+  await takeOver();
+  assert.deepEqual(
+    parts.directory.list().map(({ name }) => name),
+    ['bob'],
+  );
+  sessions.endOfUser = endOfUser;
+  await until(async () => (await sessions.get(id))?.endReason === 'user-deleted');
+
+  await writeFile(usersFile, await line('carl', '*'));
+  const late = await parts.directory.prepare(true);
+  await parts.directory.apply({ verb: 'add', name: 'dora', groups: [], password: PASSWORD });
+  await late();
+  assert.deepEqual(
+    parts.directory.list().map(({ name }) => name),
+    ['carl', 'dora'],
+  );
+});
+
 test('orders that make no sense are refused with a text for the operator', async (t) => {
   const { parts, usersFile } = await started(t);
   const before = await readFile(usersFile, 'utf8');

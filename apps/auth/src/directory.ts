@@ -63,7 +63,7 @@ export class Directory {
   static async open(parts: DirectoryParts): Promise<Directory> {
     const directory = new Directory(parts);
     if (parts.file === '') return directory;
-    const { users, warnings, stamp } = await directory.#fromFile();
+    const { users, warnings, stamp } = await directory.#fromFile(parts.required());
     directory.#take(users, stamp, warnings);
     await directory
       .#endLost()
@@ -99,9 +99,25 @@ export class Directory {
    */
   async reload(): Promise<void> {
     if (this.#parts.file === '') return;
-    const turn = this.#looking.then(() => this.#read());
-    this.#looking = turn.catch(() => undefined);
-    await turn;
+    await this.#inTurn(async () => this.#change(await this.#fromFile(this.#parts.required())));
+  }
+
+  /**
+   * The same in two steps, for settings that do not count yet. @param required whether they need the file.
+   * @returns the step that takes over; it does not fail, sessions that the store does not end now are ended later.
+   * @throws UsersFileError
+   */
+  async prepare(required: boolean): Promise<() => Promise<void>> {
+    if (this.#parts.file === '') return async () => undefined;
+    const before = this.#users;
+    const fresh = await this.#fromFile(required);
+    return () =>
+      this.#inTurn(async () => {
+        this.#recheck = true;
+        // Read again meanwhile: what is here is newer.
+        if (this.#users === before) await this.#change(fresh);
+        else await this.#endLost();
+      }).catch((error: unknown) => this.#parts.log.warn({ err: error }, 'sessions could not be checked'));
   }
 
   close(): void {
@@ -122,8 +138,13 @@ export class Directory {
     }
   }
 
-  async #read(): Promise<void> {
-    const { users, warnings, stamp } = await this.#fromFile();
+  async #inTurn(work: () => Promise<void>): Promise<void> {
+    const turn = this.#looking.then(work);
+    this.#looking = turn.catch(() => undefined);
+    await turn;
+  }
+
+  async #change({ users, warnings, stamp }: FromFile): Promise<void> {
     const old = this.#users;
     this.#take(users, stamp, warnings);
     for (const [name, before] of old) {
@@ -136,9 +157,9 @@ export class Directory {
   }
 
   /** A file that vanishes is an error: it would otherwise look like "all users deleted". */
-  async #fromFile(): Promise<ParsedUsers & { stamp: string }> {
-    const { file, required } = this.#parts;
-    const mayMiss = !required() && this.#users.size === 0;
+  async #fromFile(required: boolean): Promise<FromFile> {
+    const { file } = this.#parts;
+    const mayMiss = !required && this.#users.size === 0;
     if (mayMiss && (await usersFileStamp(file)) === '') return { users: new Map(), warnings: [], stamp: '' };
     return readUsers(file);
   }
@@ -203,6 +224,8 @@ function lossOf(before: UserRecord, after: UserRecord | undefined): Reason | und
   if (after.hash !== before.hash) return 'password-changed';
   return undefined;
 }
+
+type FromFile = ParsedUsers & { stamp: string };
 
 const LOOK_EVERY_MS = 1_000;
 const MARK_LENGTH = 16;

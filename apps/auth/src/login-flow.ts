@@ -56,6 +56,9 @@ export class LoginFlow {
   readonly #parts: LoginFlowParts;
   readonly #methods: ReadonlyMap<string, Method>;
 
+  /** Replies under way in this process, by handle. */
+  readonly #replies = new Map<string, Promise<void>>();
+
   constructor(parts: LoginFlowParts) {
     this.#parts = parts;
     this.#methods = new Map(parts.methods.map((method) => [method.name, method]));
@@ -92,7 +95,21 @@ export class LoginFlow {
     return refusal('login-limit');
   }
 
+  /**
+   * A reply that is doubled on its way (the client sends it again when its connection dies) waits for the outcome of the
+   * first: it then finds the login granted, or the form with the error, and never one that is half-way.
+   */
   async reply(request: ReplyRequest): Promise<LoginAnswer> {
+    const { loginId } = request;
+    if (loginId === '') return this.#reply(request);
+    for (let before = this.#replies.get(loginId); before; before = this.#replies.get(loginId)) await before;
+    const answer = this.#reply(request);
+    const done = answer.then(ignore, ignore).finally(() => this.#replies.delete(loginId));
+    this.#replies.set(loginId, done);
+    return answer;
+  }
+
+  async #reply(request: ReplyRequest): Promise<LoginAnswer> {
     // Old clients post name, password and profile at once, without a form before (docs/protocol.md §4).
     if (request.loginId === '') return this.#beginAndReply(request, true);
     const handle = parseHandle(request.loginId);
@@ -118,7 +135,7 @@ export class LoginFlow {
     const begun = await this.begin({ profile, urlProfile: '', client, certificateFailed, loginId });
     const answered = begun.form?.fields.every((field) => Object.hasOwn(request.answers, field.name)) ?? false;
     return begun.form && answered
-      ? this.reply({ ...request, loginId: begun.form.loginId, profile: '' })
+      ? this.#reply({ ...request, loginId: begun.form.loginId, profile: '' })
       : begun;
   }
 
@@ -382,4 +399,8 @@ const TOLD_TO_CLIENTS: ReadonlySet<Reason> = new Set([
 
 function refusal(reason: Reason | ''): LoginAnswer {
   return { refused: { reason: reason || 'login-failed', text: reasonText(reason || 'login-failed') } };
+}
+
+function ignore(): void {
+  // The outcome is the first caller's.
 }

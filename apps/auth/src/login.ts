@@ -17,11 +17,12 @@ import type { MethodResult } from './method.ts';
  *                       CHALLENGE ── reply ────────┤
  *                                                  │
  *      all methods proven, one user, policy: yes   ├─▶ GRANTED   the same reply again is verified again, and
- *                                                  │             the session that nobody used is replaced
+ *                                                  │             gives a session of its own
  *      no try left, another user, policy: no       └─▶ REFUSED
  *
- * Another profile is another login that takes over the tries; past its time a login is forgotten, in any state. Each form has its own handle `ID.STEP`. A reply with the handle of an earlier form is a repeat whose answer got
- * lost (docs/protocol.md §4.3): it gets the present form and changes nothing. Times are ms since 1970.
+ * Another profile is another login that takes over the tries; past its time a login is forgotten, in any state. Each form has
+ * its own handle `ID.STEP`. A reply with the handle of an earlier form is a repeat whose answer got lost (docs/protocol.md
+ * §4.3): it gets the present form and changes nothing. Times are ms since 1970.
  */
 
 /** In the order of the protocol. */

@@ -1,5 +1,12 @@
 import type { Grant, GrantOrigins, Origin, Reason } from '@sallyport/protocol';
-import { DEFAULT_GRANT, type PolicyKeys, type ProfileSettings, type Settings } from '@sallyport/cluster';
+import {
+  DEFAULT_GRANT,
+  forGrantFields,
+  POLICY_FIELDS,
+  type PolicyKeys,
+  type ProfileSettings,
+  type Settings,
+} from '@sallyport/cluster';
 
 /*
  * PURE. Who may enter a connection profile, and what he may use then.
@@ -86,10 +93,9 @@ function merge(
 ) {
   const grant: Grant = { ...DEFAULT_GRANT, group };
   const none: Origin = { scope: 'default', name: '' };
-  const origins = Object.fromEntries(Object.keys(DEFAULT_GRANT).map((key) => [key, none])) as GrantOrigins;
-  origins.group = groupOrigin;
+  const origins: GrantOrigins = { ...forGrantFields(() => none), group: groupOrigin };
   for (const { keys, origin } of layers) {
-    for (const key of POLICY_KEYS) {
+    for (const key of POLICY_FIELDS) {
       if (keys?.[key] === undefined) continue;
       Object.assign(grant, { [key]: keys[key] });
       origins[key] = origin;
@@ -109,11 +115,5 @@ function deepFreeze<T extends object>(value: T): T {
   return Object.freeze(value);
 }
 
-function isPolicyKey(key: string): key is keyof PolicyKeys {
-  return key !== 'group';
-}
-
 /** Combinations of profile and groups that are remembered; beyond that each session has its own copy. */
 const SHARED_GRANTS_MAX = 10_000;
-
-const POLICY_KEYS = Object.keys(DEFAULT_GRANT).filter(isPolicyKey);

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
-import type { PolicyKeys, Settings } from '@sallyport/cluster';
+import { policyScopes, type Settings } from '@sallyport/cluster';
 import { CatalogError, codeOf } from './errors.ts';
 import { loadPackages, type Package } from './packages.ts';
 import { checkProfile } from './profile.ts';
@@ -36,13 +36,8 @@ export async function loadCatalog(settings: Settings): Promise<Catalog> {
 }
 
 function profileFiles(settings: Settings): Set<string> {
-  const scopes: PolicyKeys[] = [
-    settings.policy,
-    ...Object.values(settings.profiles).map((profile) => profile.policy),
-    ...Object.values(settings.groups),
-    ...Object.values(settings.users),
-  ];
-  return new Set(scopes.map(({ profileFile }) => profileFile ?? '').filter((file) => file !== ''));
+  const files = policyScopes(settings).map(({ policy }) => policy.profileFile ?? '');
+  return new Set(files.filter((file) => file !== ''));
 }
 
 async function loadProfile(file: string): Promise<ClientProfile> {

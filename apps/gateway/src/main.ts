@@ -4,11 +4,12 @@
  *  1. settings    one YAML file, all errors at once
  *  2. store       the journal is replayed: sessions of the former process are parked and wait for their clients
  *  3. host        may we run here? TUN device, return path, forwarding
- *  4. edge        the port opens: a CONNECT with a good cookie is served from now on
+ *  4. node        the port opens: a CONNECT with a good cookie is served from now on
  *  5. watching    health and metrics
  *  6. services    NestJS with auth, portal, downloader and the admin socket; requests that came early go on now
  *
- * A stop goes back the same way. It sends no DISCONNECT: clients come back by themselves when the gateway is there again.
+ * A stop goes back the same way, but for the services: they answer until the node has stopped accepting and what it was
+ * asked is answered. It sends no DISCONNECT: clients come back by themselves when the gateway is there again.
  */
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -19,7 +20,6 @@ import {
   MemorySessions,
   poolsOf,
   readSettings,
-  routeOf,
   systemClock,
   type Clock,
   type NodeIdentity,
@@ -28,16 +28,7 @@ import {
   type Upstream,
 } from '@sallyport/cluster';
 import { createEngine, preflight, prepareHost, recoverHost, type Engine, type Host } from '@sallyport/engine';
-import {
-  Edge,
-  NodeMetrics,
-  TlsListener,
-  Tunnels,
-  loadCertificates,
-  observeNode,
-  type ListenerCertificates,
-  type UpstreamName,
-} from '@sallyport/tunnel-node';
+import { loadCertificates, openTunnelNode, type Listener, type UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
 import { GatewayLifecycle } from './lifecycle.ts';
 import { Watching } from './watching.ts';
@@ -93,31 +84,20 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   const { engine, host } = await openHost(settings(), state, closers);
   for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
 
-  // 4. edge
-  const nodeMetrics = new NodeMetrics(metrics);
-  const tunnels = new Tunnels({
-    node,
-    gatewayName: node.name,
-    sessions,
-    engine,
-    strap: settings().strap,
-    metrics: nodeMetrics,
-    log: log.child({ part: 'tunnels' }),
-  });
-  closers.push(() => tunnels.close());
+  // 4. node
   const services = deferred<Record<UpstreamName, Upstream>>();
-  const edge = new Edge({
-    route: routeOf,
-    upstreams: services.promise,
-    tunnels,
-    metrics: nodeMetrics,
-    log: log.child({ part: 'edge' }),
-  });
-  closers.push(() => edge.close());
+  let closeServices: Closer = async () => undefined;
+  closers.push(() => closeServices());
   const certificates = await sentence(loadCertificates(settings()));
-  const listener = await openListener(settings(), certificates, log, edge, options.supervision);
-  closers.push(() => listener.close());
-  observeNode(metrics, { listener, engine, tunnels });
+  const tunnelNode = await sentence(
+    openTunnelNode({
+      ...{ settings: settings(), certificates, node, sessions, engine, metrics, log },
+      supervision: options.supervision,
+      upstreams: services.promise,
+    }),
+  );
+  closers.push(() => tunnelNode.close());
+  const { tunnels } = tunnelNode;
 
   // 5. watching
   const lifecycle = new GatewayLifecycle({ current, node: node.name, version, log, events, now });
@@ -125,12 +105,9 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
     ...{ settings, certificates, version, metrics, log, sessions, tunnels, lifecycle },
   });
   closers.push(() => watching.close());
+  lifecycle.add(tunnelNode);
   lifecycle.add({
     prepare: async (next, fresh) => () => {
-      listener.configure(fresh);
-      listener.connectionsPerAddress = next.maxConnectionsPerAddress;
-      listener.trustedProxies = next.trustedProxies;
-      tunnels.strap = next.strap;
       sessions.configure(limitsOf(next));
       log.level = next.logLevel;
       watching.applied(next, fresh);
@@ -141,14 +118,14 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   const happened = (type: 'node.ready' | 'node.stopping'): Occurrence => ({
     ...{ v: 1, at: now(), type, node: node.name, incarnation: node.incarnation },
   });
-  const ready = calm(listener).then(async () => {
+  const ready = calm(tunnelNode.listener).then(async () => {
     const { openServices } = await import('./services.ts');
     const opened = await sentence(
       openServices({
         ...{ settings, socket: state.socket, sessions, node: tunnels, events, metrics, log, lifecycle, now },
       }),
     );
-    closers.push(() => opened.close());
+    closeServices = () => opened.close();
     services.resolve(opened.upstreams);
     lifecycle.state = 'online';
     events.append([happened('node.ready')]);
@@ -165,7 +142,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
 }
 
 /** Loading keeps the event loop to itself for a while, so clients that come back at once are served before. */
-async function calm({ stats }: TlsListener): Promise<void> {
+async function calm({ stats }: Listener): Promise<void> {
   const deadline = performance.now() + CALM_LIMIT_MS;
   for (let accepted = -1; accepted !== stats.accepted || stats.handshaking > 0;) {
     if (performance.now() > deadline) return;
@@ -226,27 +203,6 @@ async function openHost(
 /** Nothing works without the device: the process ends as at any fault that nobody caught, and is started again. */
 function deviceLost(): void {
   throw new Error('the TUN device was taken away');
-}
-
-async function openListener(
-  settings: Settings,
-  certificates: ListenerCertificates,
-  log: Log,
-  edge: Edge,
-  supervision: Supervision,
-): Promise<TlsListener> {
-  const listener = new TlsListener({
-    host: settings.listenHost,
-    port: settings.tcpPort,
-    connectionsPerAddress: settings.maxConnectionsPerAddress,
-    trustedProxies: settings.trustedProxies,
-    inherited: supervision.tcp,
-    alive: () => supervision.alive(),
-    log: log.child({ part: 'listener' }),
-  });
-  listener.configure(certificates);
-  await sentence(listener.listen((stream) => edge.accept(stream)));
-  return listener;
 }
 
 /** What these parts throw is one sentence for the operator already. */

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { AuthController, AuthModule, checkUsers, openAuth } from '@sallyport/auth';
+import { AuthController, AuthModule, openAuth } from '@sallyport/auth';
 import type { Log, Metrics } from '@sallyport/chassis';
 import type { EventLog, NodeService, Sessions, Settings, Upstream } from '@sallyport/cluster';
 import { DownloaderController, DownloaderModule, openDownloader } from '@sallyport/downloader';
@@ -56,12 +56,7 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
     const portal = admin.get(PortalController);
     const downloader = admin.get(DownloaderController);
     lifecycle.add({ prepare: (next) => downloads.prepare(next) });
-    lifecycle.add({
-      async prepare(next) {
-        await checkUsers(next);
-        return () => authParts.directory.reload();
-      },
-    });
+    lifecycle.add({ prepare: (next) => authParts.prepare(next) });
     return {
       upstreams: {
         portal: (request) => portal.handle(request),

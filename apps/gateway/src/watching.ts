@@ -90,9 +90,7 @@ export class Watching {
       'Sessions in the table, by state.',
       ['state'],
       async (gauge) => {
-        const counts = { authed: 0, up: 0, parked: 0, closed: 0 };
-        for (const session of await sessions.list()) counts[session.state] += 1;
-        for (const state of ['authed', 'up', 'parked'] as const) gauge.set({ state }, counts[state]);
+        for (const [state, count] of Object.entries(await sessions.counts())) gauge.set({ state }, count);
       },
     );
     metrics.gauge(

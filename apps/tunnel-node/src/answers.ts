@@ -11,10 +11,10 @@ export const FIXED_HEADERS: readonly [name: string, value: string][] = [
 ];
 
 /** A whole answer without a body that closes the connection, for where no HTTP response object is at hand. */
-export function closingAnswer(status: number, reasonText = ''): string {
+export function closingAnswer(status: number, reasonText = ''): Uint8Array {
   const lines = [`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Error'}`];
   // openconnect shows X-Reason of a 503 to its user. docs/protocol.md §5.2
   if (reasonText !== '') lines.push(`X-Reason: ${reasonText.replace(/[^\x20-\x7e]/g, '')}`);
   lines.push('Content-Length: 0', 'Connection: close');
-  return `${lines.join('\r\n')}\r\n\r\n`;
+  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
 }

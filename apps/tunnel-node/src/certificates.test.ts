@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
-import type { TlsSettings } from '@sallyport/cluster';
+import { readSettings, type TlsSettings } from '@sallyport/cluster';
 import { CertificateError, loadCertificates } from './certificates.ts';
 import { TestCertificates, type KeyFiles } from './testing/certificates.ts';
 
@@ -40,6 +40,35 @@ describe('loadCertificates', () => {
     }
   });
 
+  it('takes what the check of a configuration takes, and nothing else', async () => {
+    const der = files.at('checked.der');
+    execFileSync('openssl', ['crl', '-in', crl, '-outform', 'DER', '-out', der]);
+    const garbage = files.at('garbage');
+    for (const [crlFile, good] of [
+      [crl, true],
+      [der, true],
+      [garbage, false],
+    ] as const) {
+      const file = files.at('sallyport.yaml');
+      const lines = [
+        ...[`server-cert: ${ecdsa.cert}`, `server-key: ${ecdsa.key}`, `ca-cert: ${files.ca.cert}`],
+        ...[`crl: ${crlFile}`, 'ipv4-network: 10.90.0.0/16', 'profiles: { a: { methods: certificate } }'],
+      ];
+      writeFileSync(file, lines.join('\n'));
+      const read = await readSettings(file);
+      const errors = 'errors' in read ? read.errors.map((error) => error.replace(`${file}:4: `, '')) : [];
+      const loaded = await loadCertificates({
+        tls: settings({ caFile: files.ca.cert, crlFile }),
+        vhosts: {},
+      }).then(
+        () => [],
+        (error: unknown) => [String(error).replace(/^CertificateError: (.*)\.$/, '$1')],
+      );
+      assert.deepEqual(errors, loaded);
+      assert.equal(errors.length, good ? 0 : 1);
+    }
+  });
+
   it('refuses each bad file by its name', async () => {
     const encrypted = files.at('encrypted.key');
     execFileSync(
@@ -49,16 +78,16 @@ describe('loadCertificates', () => {
     );
     const garbage = files.at('garbage');
     for (const [changed, message] of [
-      [{ certFiles: [] }, /^server-cert: no certificate/],
-      [{ certFiles: [files.at('missing')] }, /missing: cannot be read \(ENOENT\)/],
-      [{ certFiles: [garbage] }, /garbage: no PEM certificate/],
-      [{ keyFiles: [garbage] }, /garbage: no PEM private key/],
-      [{ keyFiles: [encrypted] }, /encrypted\.key: no PEM private key in it, or it is encrypted/],
-      [{ keyFiles: [rsa.key] }, /rsa\.key: this is not the key of .*ecdsa\.pem/],
+      [{ certFiles: [] }, /^no server-cert is configured\.$/],
+      [{ certFiles: [files.at('missing')] }, /^server-cert .*missing does not exist\.$/],
+      [{ certFiles: [garbage] }, /^server-cert .*garbage holds no PEM certificate/],
+      [{ keyFiles: [garbage] }, /^server-key .*garbage holds no PEM private key/],
+      [{ keyFiles: [encrypted] }, /encrypted\.key holds no PEM private key, or it is encrypted/],
+      [{ keyFiles: [rsa.key] }, /rsa\.key is not the key of server-cert .*ecdsa\.pem/],
       [{ certFiles: [ecdsa.cert, rsa.cert] }, /each certificate needs its key/],
-      [{ caFile: garbage }, /garbage: no PEM certificate/],
-      [{ caFile: files.ca.cert, crlFile: garbage }, /garbage: no certificate revocation list/],
-      [{ crlFile: crl }, /crl\.pem: a CRL needs a ca-cert/],
+      [{ caFile: garbage }, /^ca-cert .*garbage holds no PEM certificate/],
+      [{ caFile: files.ca.cert, crlFile: garbage }, /^crl .*garbage holds no certificate revocation list/],
+      [{ crlFile: crl }, /crl\.pem needs ca-cert/],
     ] as const) {
       const attempt = loadCertificates({ tls: settings({ ...changed } as Partial<TlsSettings>), vhosts: {} });
       await assert.rejects(

@@ -1,5 +1,5 @@
 /** What a CONNECT asks for, and which status refuses it (docs/protocol.md §5). */
-import type { Session } from '@sallyport/cluster';
+import type { Micros, Session } from '@sallyport/cluster';
 import {
   tlsOverhead,
   tunnelMtu,
@@ -25,10 +25,10 @@ function smaller(a: number, b: number): number {
 }
 
 /** Until the session's absolute limit; 0 = no limit. The store refuses a session that is past it. */
-export function remainingSeconds(session: Session): number {
+export function remainingSeconds(session: Session, now: Micros): number {
   const limit = session.grant.sessionTimeoutSeconds;
   if (limit === 0) return 0;
-  const age = Number(BigInt(Date.now()) * 1000n - session.createdAt) / 1e6;
+  const age = Number(now - session.createdAt) / 1e6;
   return Math.max(1, Math.round(limit - age));
 }
 

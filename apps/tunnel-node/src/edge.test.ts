@@ -6,8 +6,9 @@ import { Metrics } from '@sallyport/chassis';
 import { StoreUnavailable, type InsideRequest, type InsideResponse, type Upstream } from '@sallyport/cluster';
 import { Edge, EDGE_LIMITS, type EdgeLimits, type EdgeOptions } from './edge.ts';
 import { NodeMetrics } from './metrics.ts';
+import { TestClock } from './testing/clock.ts';
 import { TestClient, type TestAnswer } from './testing/client.ts';
-import { plainStream, silent } from './testing/world.ts';
+import { PlainStream, silent } from './testing/world.ts';
 
 describe('Edge: requests and answers', () => {
   it('passes a request with its facts and writes the answer as it is spelled', async () => {
@@ -220,19 +221,27 @@ describe('Edge: limits', () => {
   });
 
   it('gives heads, bodies and idle connections only so much time', async () => {
-    await using edge = await serve({
-      limits: { headerSeconds: 0.3, bodySeconds: 0.3, keepAliveSeconds: 0.6 },
-    });
+    const clock = new TestClock();
+    await using edge = await serve({ clock });
     const head = await edge.client();
-    const trickle = setInterval(() => head.write('a'), 50);
-    head.write('GET / HTTP/1.1\r\nX: ');
+    for (let second = 0; second < EDGE_LIMITS.headerSeconds; second += 1) {
+      head.write(second === 0 ? 'GET / HTTP/1.1\r\nX: ' : 'a');
+      await until(() => edge.size === 1);
+      assert.equal(head.closed, false);
+      clock.pass(1, edge);
+    }
     assert.equal((await head.answer()).status, 408);
-    clearInterval(trickle);
     const body = await edge.client();
-    assert.equal((await body.request('POST / HTTP/1.1\r\nContent-Length: 10', 'a')).status, 408);
+    const answer = body.request('POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 10', 'a');
+    assert.equal((await answer).status, 100);
+    clock.pass(EDGE_LIMITS.bodySeconds, edge);
+    assert.equal((await body.answer()).status, 408);
     await body.untilClosed();
     const idle = await edge.client();
     await idle.request('GET / HTTP/1.1');
+    clock.pass(EDGE_LIMITS.keepAliveSeconds - 1, edge);
+    assert.equal((await idle.request('GET / HTTP/1.1')).status, 200, 'a person may be typing');
+    clock.pass(EDGE_LIMITS.keepAliveSeconds, edge);
     assert.deepEqual(await idle.untilClosed(), Buffer.alloc(0));
     assert.equal(await edge.refusals('timeout'), 2);
   });
@@ -248,12 +257,18 @@ describe('Edge: limits', () => {
   });
 
   it('cuts off a service that does not answer and a client that does not read', async () => {
+    const clock = new TestClock();
+    let asked = false;
     await using edge = await serve({
-      portal: () => new Promise(() => undefined),
-      limits: { upstreamSeconds: 0.3 },
+      clock,
+      portal: () => new Promise(() => (asked = true)),
     });
     const waiting = await edge.client();
     waiting.write('GET / HTTP/1.1\r\n\r\n');
+    await until(() => asked);
+    clock.pass(EDGE_LIMITS.upstreamSeconds - 1, edge);
+    assert.equal(edge.size, 1);
+    clock.pass(1, edge);
     assert.deepEqual(await waiting.untilClosed(), Buffer.alloc(0));
 
     const file = new CountingFile(50_000_000);
@@ -357,6 +372,7 @@ interface ServeOptions {
   limits?: Partial<EdgeLimits>;
   portal?: Upstream;
   loaded?: Promise<Upstream>;
+  clock?: TestClock;
 }
 
 /** An edge on plain TCP: it must not notice that there is no TLS. */
@@ -385,7 +401,7 @@ async function serve(options: ServeOptions = {}) {
     open: async (stream, head) => {
       connects += 1;
       listenersLeft = stream.duplex.eventNames().map(String);
-      stream.duplex.end(`taken: ${head.target} ${Buffer.from(head.early).toString()}`);
+      stream.farewell(Buffer.from(`taken: ${head.target} ${Buffer.from(head.early).toString()}`));
     },
   };
   const edge = new Edge({
@@ -395,8 +411,9 @@ async function serve(options: ServeOptions = {}) {
     metrics: new NodeMetrics(metrics),
     log: silent,
     ...(options.limits && { limits: options.limits }),
+    ...(options.clock && { now: options.clock.now }),
   });
-  const server = createServer((socket) => edge.accept(plainStream(socket))).listen(0, '127.0.0.1');
+  const server = createServer((socket) => edge.accept(new PlainStream(socket))).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = server.address();
   const port = typeof address === 'object' && address ? address.port : 0;
@@ -409,6 +426,7 @@ async function serve(options: ServeOptions = {}) {
     get listenersLeft() {
       return listenersLeft;
     },
+    handleTick: () => edge.handleTick(),
     get size() {
       return edge.size;
     },

@@ -7,7 +7,6 @@
  *      └─ CONNECT: the stream leaves HTTP for good and belongs to the tunnels
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Log } from '@sallyport/chassis';
 import { StoreUnavailable, type InsideResponse, type Upstream } from '@sallyport/cluster';
@@ -35,6 +34,8 @@ export interface EdgeOptions {
   metrics: NodeMetrics;
   log: Log;
   limits?: Partial<EdgeLimits>;
+  /** Monotonic, ms. Default: the machine's. */
+  now?: () => number;
 }
 
 export type UpstreamName = 'portal' | 'downloader';
@@ -77,6 +78,7 @@ export class Edge {
   readonly #connections = new Map<Duplex, Connection>();
   readonly #ticker: NodeJS.Timeout;
   readonly #bodies: BodyBudget;
+  readonly #now: () => number;
   #upstreams: Record<UpstreamName, Upstream> | undefined;
   #startWaiting = 0;
   #closing = false;
@@ -86,7 +88,8 @@ export class Edge {
     this.#limits = { ...EDGE_LIMITS, ...options.limits };
     this.#bodies = new BodyBudget(this.#limits.bodyBytesInAll);
     this.#http = this.#httpServer();
-    this.#ticker = setInterval(() => this.#handleTick(Date.now()), TICK_MS);
+    this.#now = options.now ?? (() => performance.now());
+    this.#ticker = setInterval(() => this.handleTick(), TICK_MS);
     this.#ticker.unref();
     options.upstreams.then(
       (upstreams) => (this.#upstreams = upstreams),
@@ -106,7 +109,7 @@ export class Edge {
     const connection: Connection = {
       stream,
       stage: 'head',
-      since: Date.now(),
+      since: this.#now(),
       requests: 0,
       onClose: () => {},
     };
@@ -121,10 +124,10 @@ export class Edge {
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
-    const until = Date.now() + CLOSE_MS;
+    const until = performance.now() + CLOSE_MS;
     for (const connection of this.#connections.values())
       if (connection.stage === 'head') connection.stream.end();
-    while (this.#connections.size > 0 && Date.now() < until)
+    while (this.#connections.size > 0 && performance.now() < until)
       await new Promise((resolve) => setTimeout(resolve, 20));
     for (const connection of this.#connections.values()) connection.stream.destroy();
     clearInterval(this.#ticker);
@@ -170,7 +173,7 @@ export class Edge {
       return this.#refuse(connection, request, response, { status: 404, cause: 'not-found' });
 
     if (expectsContinue) response.writeContinue();
-    enter(connection, 'body');
+    this.#enter(connection, 'body');
     const body = await collectBody(request, this.#limits.bodyBytes, this.#bodies);
     if (body === 'aborted') return;
     if (body === 'too-large')
@@ -178,7 +181,7 @@ export class Edge {
     if (body === 'no-room') return this.#refuse(connection, request, response, BUSY);
     if (stageOf(connection) !== 'body') return;
 
-    enter(connection, 'upstream');
+    this.#enter(connection, 'upstream');
     const answer = await this.#ask(name, request, body, connection.stream);
     if ('cause' in answer) return this.#refuse(connection, request, response, answer);
     await this.#answer(connection, request, response, answer);
@@ -235,7 +238,7 @@ export class Edge {
       request.httpVersion === '1.1' &&
       !/\bclose\b/i.test(request.headers.connection ?? '') &&
       connection.requests < this.#limits.requestsPerConnection;
-    enter(connection, 'answer');
+    this.#enter(connection, 'answer');
     this.#options.metrics.requestAnswered(answer.status);
     try {
       await writeAnswer(response, answer, keep);
@@ -243,7 +246,7 @@ export class Edge {
       this.#options.log.error({ error: errorText(error) }, 'an answer could not be written');
       return connection.stream.destroy();
     }
-    enter(connection, keep ? 'head' : 'closing');
+    this.#enter(connection, keep ? 'head' : 'closing');
   }
 
   /** An answer without a body; the connection closes after it. What the client still sends is read and dropped for a while. */
@@ -256,7 +259,7 @@ export class Edge {
     if (connection.stage === 'closing') return;
     this.#options.metrics.requestRefused(refusal.cause);
     this.#options.metrics.requestAnswered(refusal.status);
-    enter(connection, 'closing');
+    this.#enter(connection, 'closing');
     const headers: [string, string][] = [];
     if (refusal.text) headers.push(['X-Reason', refusal.text]);
     if (refusal.status === 405) headers.push(['Allow', 'GET, POST, HEAD']);
@@ -291,7 +294,6 @@ export class Edge {
     this.#connections.delete(duplex);
     duplex.removeListener('close', connection.onClose);
     duplex.removeAllListeners('timeout');
-    if (duplex instanceof Socket) duplex.setTimeout(0);
     const head: ConnectHead = { target: request.url ?? '', rawHeaders: request.rawHeaders, early };
     void this.#options.tunnels.open(connection.stream, head);
   }
@@ -312,24 +314,30 @@ export class Edge {
     // In the middle of another answer there is no place for this one.
     if (connection.stage === 'answer' || connection.stage === 'upstream') return connection.stream.destroy();
     this.#options.metrics.requestAnswered(status);
-    enter(connection, 'closing');
-    connection.stream.duplex.end(closingAnswer(status));
-    connection.stream.duplex.resume();
+    this.#enter(connection, 'closing');
+    connection.stream.farewell(closingAnswer(status));
   }
 
-  #handleTick(now: number): void {
+  /** Four times a second: ends connections that are past the deadline of their stage. */
+  handleTick(): void {
+    const now = this.#now();
     for (const connection of this.#connections.values()) {
       const seconds = this.#secondsFor(connection);
       if (now - connection.since < seconds * 1000) continue;
       if (connection.stage === 'body' || (connection.stage === 'head' && connection.requests === 0)) {
         this.#farewell(connection, 408, 'timeout');
       } else if (connection.stage === 'head') {
-        enter(connection, 'closing');
+        this.#enter(connection, 'closing');
         connection.stream.end();
       } else {
         connection.stream.destroy();
       }
     }
+  }
+
+  #enter(connection: Connection, stage: Stage): void {
+    connection.stage = stage;
+    connection.since = this.#now();
   }
 
   #secondsFor(connection: Connection): number {
@@ -363,7 +371,7 @@ export class Edge {
 interface Connection {
   stream: ClientStream;
   stage: Stage;
-  /** ms, start of the present stage. */
+  /** Monotonic ms, start of the present stage. */
   since: number;
   requests: number;
   pipelined?: boolean;
@@ -371,11 +379,6 @@ interface Connection {
 }
 
 type Stage = 'head' | 'body' | 'upstream' | 'answer' | 'closing';
-
-function enter(connection: Connection, stage: Stage): void {
-  connection.stage = stage;
-  connection.since = Date.now();
-}
 
 /** As a call, because the compiler does not see that it changes during an await. */
 function stageOf(connection: Connection): Stage {

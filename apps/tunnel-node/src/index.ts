@@ -16,4 +16,10 @@ export {
 } from './listener.tls.ts';
 export { NodeMetrics, observeNode } from './metrics.ts';
 export type { StrapMode } from './strap.ts';
+export {
+  openTunnelNode,
+  type NodeSettings,
+  type TunnelNode,
+  type TunnelNodeParts,
+} from './open-tunnel-node.ts';
 export { Tunnels, type TunnelsOptions } from './tunnels.ts';

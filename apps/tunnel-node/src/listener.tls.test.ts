@@ -5,9 +5,10 @@ import { readFileSync } from 'node:fs';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls';
-import { TlsListener, type ListenerLimits } from './listener.tls.ts';
+import { LISTENER_LIMITS, TlsListener, type ListenerLimits } from './listener.tls.ts';
 import type { ClientStream, HostCertificates } from './listener.ts';
 import { TestCertificates, type KeyFiles } from './testing/certificates.ts';
+import { TestClock } from './testing/clock.ts';
 import { silent } from './testing/world.ts';
 
 const files = new TestCertificates();
@@ -152,30 +153,32 @@ describe('TlsListener: connections', () => {
   });
 
   it('ends what stays silent, and a hello that never gets complete', async () => {
-    await using server = await serve({ '': files.host([ecdsa]) }, { silentSeconds: 0.3 });
+    await using server = await serve({ '': files.host([ecdsa]) });
     const idle = await server.dial();
     const slow = await server.dial();
     const hello = await clientHello();
-    const trickle = setInterval(() => slow.write(hello.subarray(0, 1)), 50);
-    slow.write(hello.subarray(0, 5));
+    await until(() => server.listener.stats.silent === 2);
+    for (let second = 0; second < LISTENER_LIMITS.silentSeconds; second += 1) {
+      assert.equal(idle.closed || slow.closed, false);
+      slow.write(hello.subarray(second, second + 1));
+      server.pass(1);
+    }
     await until(() => idle.closed && slow.closed);
-    clearInterval(trickle);
     assert.equal(server.listener.stats.refused['timeout'], 2);
     assert.equal(server.listener.stats.silent, 0);
   });
 
   it('ends a handshake that does not go on, and meanwhile lets others wait for the slot', async () => {
-    await using server = await serve(
-      { '': files.host([ecdsa]) },
-      { handshakes: 1, handshakeSeconds: 0.4, waiting: 1 },
-    );
+    await using server = await serve({ '': files.host([ecdsa]) }, { handshakes: 1, waiting: 1 });
     const stalled = await server.dial();
     stalled.write(await clientHello());
     await until(() => server.listener.stats.handshaking === 1);
+    server.pass(LISTENER_LIMITS.handshakeSeconds - 1);
     const waiting = server.connect({});
     await new Promise((resolve) => setTimeout(resolve, 50));
     await assert.rejects(server.connect({}), 'one more than may wait');
     assert.equal(server.listener.stats.refused['limit'], 1);
+    server.pass(1);
     const { stream } = await waiting;
     assert.equal(stream.facts.tlsVersion, 'TLSv1.3');
     await until(() => stalled.closed);
@@ -183,11 +186,14 @@ describe('TlsListener: connections', () => {
   });
 
   it('refuses those who wait too long for a slot', async () => {
-    await using server = await serve({ '': files.host([ecdsa]) }, { handshakes: 1, waitingSeconds: 0.3 });
+    await using server = await serve({ '': files.host([ecdsa]) }, { handshakes: 1 });
     const stalled = await server.dial();
     stalled.write(await clientHello());
     await until(() => server.listener.stats.handshaking === 1);
-    await assert.rejects(server.connect({}));
+    const refused = assert.rejects(server.connect({}));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    server.pass(LISTENER_LIMITS.waitingSeconds);
+    await refused;
     assert.equal(server.listener.stats.refused['limit'], 1);
     assert.equal(stalled.closed, false);
   });
@@ -202,7 +208,8 @@ describe('TlsListener: connections', () => {
 
   it('limits the connections of one address, and not with 0', async () => {
     await using server = await serve({ '': files.host([ecdsa]) });
-    server.listener.connectionsPerAddress = 2;
+    const certificates = { hosts: new Map([['', files.host([ecdsa])]]) };
+    server.listener.prepare(certificates, { ...NO_LIMIT, connectionsPerAddress: 2 })();
     const first = await server.connect({});
     await server.connect({});
     await assert.rejects(server.connect({}));
@@ -210,7 +217,7 @@ describe('TlsListener: connections', () => {
     first.client.destroy();
     await until(() => server.listener.stats.open === 1);
     await server.connect({});
-    server.listener.connectionsPerAddress = 0;
+    server.listener.prepare(certificates, NO_LIMIT)();
     await server.connect({});
   });
 
@@ -218,9 +225,10 @@ describe('TlsListener: connections', () => {
     await using server = await serve({ '': files.host([ecdsa]) });
     const before = await server.connect({});
     const bad = { ...files.host([ecdsa]), pairs: [{ cert: Buffer.from('no'), key: Buffer.from('no') }] };
-    assert.throws(() => server.listener.configure({ hosts: new Map([['', bad]]) }));
+    assert.throws(() => server.listener.prepare({ hosts: new Map([['', bad]]) }, NO_LIMIT));
+    const takeOver = server.listener.prepare({ hosts: new Map([['', files.host([other])]]) }, NO_LIMIT);
     assert.equal((await server.connect({})).stream.facts.servedLeafSha1, sha1(ecdsa));
-    server.listener.configure({ hosts: new Map([['', files.host([other])]]) });
+    takeOver();
     assert.equal((await server.connect({})).stream.facts.servedLeafSha1, sha1(other));
     assert.equal(before.client.destroyed, false);
   });
@@ -230,8 +238,8 @@ describe('TlsListener: connections', () => {
     await once(busy, 'listening');
     const address = busy.address();
     const port = typeof address === 'object' && address ? address.port : 0;
-    const listener = new TlsListener({ host: '127.0.0.1', port, connectionsPerAddress: 0, log: silent });
-    listener.configure({ hosts: new Map([['', files.host([ecdsa])]]) });
+    const listener = new TlsListener({ host: '127.0.0.1', port, log: silent });
+    listener.prepare({ hosts: new Map([['', files.host([ecdsa])]]) }, NO_LIMIT)();
     await assert.rejects(
       listener.listen(() => undefined),
       /TCP port \d+ is taken by another program/,
@@ -241,19 +249,21 @@ describe('TlsListener: connections', () => {
 });
 
 async function serve(hosts: Record<string, HostCertificates>, limits: Partial<ListenerLimits> = {}) {
+  const clock = new TestClock();
   const listener = new TlsListener({
     host: '127.0.0.1',
     port: 0,
-    connectionsPerAddress: 0,
     log: silent,
     limits,
+    now: clock.now,
   });
-  listener.configure({ hosts: new Map(Object.entries(hosts)) });
+  listener.prepare({ hosts: new Map(Object.entries(hosts)) }, NO_LIMIT)();
   const streams: ClientStream[] = [];
   const sockets: Socket[] = [];
   await listener.listen((stream) => streams.push(stream));
   return {
     listener,
+    pass: (seconds: number) => clock.pass(seconds, listener),
     async dial(): Promise<Socket> {
       const socket = connectTcp(listener.port, '127.0.0.1');
       socket.on('error', () => undefined);
@@ -316,6 +326,8 @@ async function until(condition: () => boolean): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
+
+const NO_LIMIT = { connectionsPerAddress: 0, trustedProxies: [] };
 
 function sha1({ cert }: KeyFiles): string {
   return new X509Certificate(readFileSync(cert)).fingerprint.replaceAll(':', '');

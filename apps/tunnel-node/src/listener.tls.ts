@@ -16,7 +16,7 @@ import { readProxyHeader } from '@sallyport/protocol';
 import { helloRecord, serverNameOf } from './client-hello.ts';
 import { Crowd } from './crowd.ts';
 import {
-  HIGH_WATER_BYTES,
+  type AddressRules,
   type ClientStream,
   type HostCertificates,
   type Listener,
@@ -24,22 +24,21 @@ import {
   type ListenerStats,
   type StreamFacts,
 } from './listener.ts';
+import { SocketStream } from './socket-stream.ts';
 
 export interface TlsListenerOptions {
   /** '' = all addresses. */
   host: string;
   /** 0 = any free one. */
   port: number;
-  /** Open connections from one address; 0 = no limit. */
-  connectionsPerAddress: number;
-  /** CIDRs of balancers that begin each connection with a PROXY header. */
-  trustedProxies?: readonly string[];
   /** Taken instead of opening one: its port never closes. */
   inherited?: InheritedSocket | undefined;
   /** Called as connections make progress: a storm of them may keep the event loop in one turn for long. */
   alive?: () => void;
   log: Log;
   limits?: Partial<ListenerLimits>;
+  /** Monotonic, ms. Default: the machine's. */
+  now?: () => number;
 }
 
 export interface ListenerLimits {
@@ -66,7 +65,9 @@ export class TlsListener implements Listener {
   };
   readonly #options: TlsListenerOptions;
   readonly #limits: ListenerLimits;
+  readonly #now: () => number;
   #hosts = new Map<string, tls.Server>();
+  #connectionsPerAddress = 0;
   #server: Server | undefined;
   #ticker: NodeJS.Timeout | undefined;
   #accept: (stream: ClientStream) => void = (stream) => stream.destroy();
@@ -76,35 +77,30 @@ export class TlsListener implements Listener {
   readonly #handshaking = new Map<string, Arrival>();
   readonly #openByAddress = new Map<string, number>();
   readonly #crowd = new Crowd();
-  #trusted: BlockList;
+  #trusted = new BlockList();
   #complainedAt = -Infinity;
 
   constructor(options: TlsListenerOptions) {
     this.#options = options;
-    this.#trusted = blockListOf(options.trustedProxies ?? []);
     this.#limits = { ...LISTENER_LIMITS, ...options.limits };
+    this.#now = options.now ?? (() => performance.now());
   }
 
-  /** The port that is listened on; 0 = none. */
   get port(): number {
     const address = this.#server?.address();
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
-  set connectionsPerAddress(limit: number) {
-    this.#options.connectionsPerAddress = limit;
-  }
-
-  /** For connections from now on. */
-  set trustedProxies(cidrs: readonly string[]) {
-    this.#trusted = blockListOf(cidrs);
-  }
-
-  configure(certificates: ListenerCertificates): void {
+  prepare(certificates: ListenerCertificates, rules: AddressRules): () => void {
+    const trusted = blockListOf(rules.trustedProxies);
     const hosts = new Map<string, tls.Server>();
     for (const [name, host] of certificates.hosts) hosts.set(name, this.#handshaker(host));
     if (!hosts.has('')) throw new Error('The default host has no certificate.');
-    this.#hosts = hosts;
+    return () => {
+      this.#hosts = hosts;
+      this.#connectionsPerAddress = rules.connectionsPerAddress;
+      this.#trusted = trusted;
+    };
   }
 
   async listen(accept: (stream: ClientStream) => void): Promise<void> {
@@ -117,7 +113,7 @@ export class TlsListener implements Listener {
     this.#server.on('error', (error) =>
       this.#options.log.error({ error: error.message }, 'cannot accept connections'),
     );
-    this.#ticker = setInterval(() => this.#handleTick(Date.now()), TICK_MS);
+    this.#ticker = setInterval(() => this.handleTick(), TICK_MS);
     this.#ticker.unref();
   }
 
@@ -143,7 +139,7 @@ export class TlsListener implements Listener {
       localAddress: plainAddress(socket.localAddress),
       isCounted: false,
       isProxied: this.#trusted.check(address, isIPv6(address) ? 'ipv6' : 'ipv4'),
-      since: Date.now(),
+      since: this.#now(),
       parts: [],
       serverName: '',
       place: '',
@@ -216,7 +212,7 @@ export class TlsListener implements Listener {
 
   /** Without the header every client would be the proxy, and one that writes its own header anybody. */
   #complain(proxy: string, problem: string): void {
-    const now = performance.now();
+    const now = this.#now();
     if (now - this.#complainedAt < COMPLAINT_MS) return;
     this.#complainedAt = now;
     this.#options.log.warn({ proxy, problem }, 'refused: a trusted proxy must begin with a PROXY header');
@@ -224,13 +220,13 @@ export class TlsListener implements Listener {
 
   // 3. slot
   #wait(arrival: Arrival): void {
-    arrival.since = Date.now();
+    arrival.since = this.#now();
     this.#waiting.add(arrival);
   }
 
   // 4. handshake
   #handshake(arrival: Arrival): void {
-    arrival.since = Date.now();
+    arrival.since = this.#now();
     arrival.place = placeOf(arrival.socket);
     this.#handshaking.set(arrival.place, arrival);
     const host = this.#hosts.get(arrival.serverName) ?? this.#hosts.get('');
@@ -285,8 +281,9 @@ export class TlsListener implements Listener {
     this.#count();
   }
 
-  /** The deadlines count from the start of each stage, whatever trickles in. */
-  #handleTick(now: number): void {
+  /** Twice a second. The deadlines count from the start of each stage, whatever trickles in. */
+  handleTick(): void {
+    const now = this.#now();
     const crowd = this.#crowd.handleTick(this.#openByAddress, this.stats.open);
     if (crowd !== undefined) this.#options.log.warn({ ...crowd, advice: CROWD_ADVICE }, CROWD_MESSAGE);
     this.#expire(this.#silent, now - this.#limits.silentSeconds * 1000, 'timeout');
@@ -311,7 +308,7 @@ export class TlsListener implements Listener {
   /** @returns false when that was one too many of its address. */
   #countIn(arrival: Arrival): boolean {
     const open = (this.#openByAddress.get(arrival.address) ?? 0) + 1;
-    const limit = this.#options.connectionsPerAddress;
+    const limit = this.#connectionsPerAddress;
     if (limit > 0 && open > limit) {
       this.#refuse(arrival, 'address-limit');
       return false;
@@ -346,38 +343,19 @@ export class TlsListener implements Listener {
   }
 }
 
-class TlsStream implements ClientStream {
-  constructor(
-    readonly duplex: tls.TLSSocket,
-    readonly facts: StreamFacts,
-  ) {}
+class TlsStream extends SocketStream {
+  readonly #socket: tls.TLSSocket;
 
-  get pendingBytes(): number {
-    return this.duplex.writableLength;
+  constructor(socket: tls.TLSSocket, facts: StreamFacts) {
+    super(socket, facts);
+    this.#socket = socket;
   }
 
-  writeRecord(bytes: Uint8Array): boolean {
-    this.duplex.write(bytes);
-    return this.duplex.writableLength < HIGH_WATER_BYTES;
-  }
-
-  onDrain(callback: () => void): void {
-    this.duplex.on('drain', callback);
-  }
-
-  exportKey(label: string, length: number): Uint8Array {
+  override exportKey(label: string, length: number): Uint8Array {
     const exporter: { exportKeyingMaterial(length: number, label: string, context?: Buffer): Buffer } =
-      this.duplex;
+      this.#socket;
     // No third argument: in TLS 1.2 an empty context is not the same as none.
     return exporter.exportKeyingMaterial(length, label);
-  }
-
-  end(): void {
-    this.duplex.end();
-  }
-
-  destroy(): void {
-    this.duplex.destroy();
   }
 }
 
@@ -474,7 +452,7 @@ interface Arrival {
   isCounted: boolean;
   /** A PROXY header has to come first. */
   isProxied: boolean;
-  /** ms, start of the present stage. */
+  /** Monotonic ms, start of the present stage. */
   since: number;
   /** What came of the ClientHello so far; at most one record. */
   parts: Buffer[];

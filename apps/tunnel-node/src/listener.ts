@@ -8,32 +8,48 @@ import type { CertificateFacts } from '@sallyport/cluster';
 export interface Listener {
   /** Starts to accept; resolves when the socket is open. Rejects with a one-sentence error, e.g. port taken. */
   listen(accept: (stream: ClientStream) => void): Promise<void>;
-  /** New certificates, CAs, versions for handshakes from now on; throws and keeps the old ones if they do not load. */
-  configure(certificates: ListenerCertificates): void;
+  /**
+   * Loads certificates, CAs and versions. @returns the step from which handshakes and connections follow them; it does
+   * not fail. @throws Error if they do not load; the old ones stay.
+   */
+  prepare(certificates: ListenerCertificates, rules: AddressRules): () => void;
   readonly stats: ListenerStats;
+  /** That is listened on; 0 = none. */
+  readonly port: number;
   /** Stops accepting. Streams that were handed over stay open: whoever took them closes them. Idempotent. */
   close(): Promise<void>;
 }
 
 /** One TLS connection after its handshake. */
 export interface ClientStream {
-  /** Decrypted bytes in and out, for HTTP. */
+  /** Decrypted bytes in and out, for HTTP and until `receive` or `farewell` only. */
   readonly duplex: Duplex;
   readonly facts: StreamFacts;
   /**
    * Writes `bytes` (at most 16,384) as exactly one TLS record (PROTOCOL §0.1).
-   * @returns false when what waits to be sent is over the high-water mark: drop data packets until `onDrain`.
+   * @returns false when what waits to be sent is over the high-water mark.
    */
   writeRecord(bytes: Uint8Array): boolean;
   /** Bytes accepted by `writeRecord` and not yet taken by the kernel. */
   readonly pendingBytes: number;
-  onDrain(callback: () => void): void;
   /** TLS exporter, RFC 5705 without a context. */
   exportKey(label: string, length: number): Uint8Array;
+  /** Leaves HTTP for good: bytes go to `receiver` from now on, beginning with the next turn of the event loop. Once. */
+  receive(receiver: StreamReceiver): void;
+  /** The last bytes, then as `end`; what the client still sends is read and dropped, until `destroy`. */
+  farewell(bytes: Uint8Array): void;
   /** close_notify and FIN. */
   end(): void;
   /** At once. */
   destroy(): void;
+  /** Nothing can be sent any more. */
+  readonly closed: boolean;
+}
+
+export interface StreamReceiver {
+  handleChunk(chunk: Uint8Array): void;
+  /** The client has ended the stream or is gone; may come twice. */
+  handleLoss(): void;
 }
 
 export interface StreamFacts {
@@ -67,6 +83,13 @@ export interface HostCertificates {
   crl: Buffer | undefined;
   minVersion: 'TLSv1.2' | 'TLSv1.3';
   maxVersion: 'TLSv1.2' | 'TLSv1.3';
+}
+
+export interface AddressRules {
+  /** Open connections from one address; 0 = no limit. */
+  connectionsPerAddress: number;
+  /** CIDRs of balancers that begin each connection with a PROXY header. */
+  trustedProxies: readonly string[];
 }
 
 export interface ListenerStats {

@@ -6,7 +6,7 @@ import { connect as connectTls, type TLSSocket } from 'node:tls';
 import type { Log } from '@sallyport/chassis';
 import { CROWD_CONNECTIONS } from './crowd.ts';
 import { TlsListener } from './listener.tls.ts';
-import type { ClientStream } from './listener.ts';
+import type { AddressRules, ClientStream } from './listener.ts';
 import { TestCertificates } from './testing/certificates.ts';
 import { silent } from './testing/world.ts';
 
@@ -100,10 +100,10 @@ describe('TlsListener behind balancers', () => {
 
   it('takes a new list for connections from then on', async () => {
     await using server = await serve();
-    server.listener.trustedProxies = ['127.0.0.1/32', '2001:db8::/32'];
+    server.follow({ trustedProxies: ['127.0.0.1/32', '2001:db8::/32'] });
     assert.equal((await server.connect(STRANGER, V1)).facts.peerAddress, '192.0.2.77');
     await assert.rejects(server.connect(TRUSTED, V1));
-    server.listener.trustedProxies = [];
+    server.follow({ trustedProxies: [] });
     await assert.rejects(server.connect(STRANGER, V1));
   });
 
@@ -136,11 +136,15 @@ async function serve(options: ServeOptions = {}) {
     silentSeconds = 10,
   } = options;
   const listener = new TlsListener({
-    ...{ host: '127.0.0.1', port: 0, connectionsPerAddress, log },
-    trustedProxies: trusted,
+    ...{ host: '127.0.0.1', port: 0, log },
     limits: { silentSeconds },
   });
-  listener.configure({ hosts: new Map([['', files.host([pair])]]) });
+  const follow = (rules: Partial<AddressRules>) =>
+    listener.prepare(
+      { hosts: new Map([['', files.host([pair])]]) },
+      { connectionsPerAddress, trustedProxies: trusted, ...rules },
+    )();
+  follow({});
   const streams: ClientStream[] = [];
   const sockets: (Socket | TLSSocket)[] = [];
   await listener.listen((stream) => streams.push(stream));
@@ -169,6 +173,7 @@ async function serve(options: ServeOptions = {}) {
   };
   return {
     listener,
+    follow,
     dial,
     handshake,
     async connect(from: string, header: Buffer): Promise<ClientStream> {

@@ -1,4 +1,4 @@
-import type { Lease, Session, SessionAddresses, TunnelInfo, Usage } from '@sallyport/cluster';
+import type { Lease, Micros, Session, SessionAddresses, TunnelInfo, Usage } from '@sallyport/cluster';
 import type { Engine } from '@sallyport/engine';
 import {
   Channel,
@@ -9,7 +9,7 @@ import {
   type ChannelOutput,
   type Reason,
 } from '@sallyport/protocol';
-import { HIGH_WATER_BYTES, type ClientStream } from './listener.ts';
+import { HIGH_WATER_BYTES, type ClientStream, type StreamReceiver } from './listener.ts';
 import type { TunnelDrop } from './metrics.ts';
 
 /**
@@ -20,14 +20,14 @@ import type { TunnelDrop } from './metrics.ts';
  *
  * There may be ten thousand of these: no timer, no buffer and no closure that could be shared.
  */
-export class Tunnel {
+export class Tunnel implements StreamReceiver {
   readonly id: number;
   readonly lease: Lease;
   readonly session: Session;
   readonly addresses: SessionAddresses;
   readonly mtuBytes: number;
   readonly mobile: boolean;
-  readonly startedAt: number;
+  readonly startedAt: Micros;
   readonly stream: ClientStream;
   readonly #channel: Channel;
   readonly #owner: TunnelOwner;
@@ -42,7 +42,7 @@ export class Tunnel {
     this.addresses = parts.addresses;
     this.mtuBytes = parts.mtuBytes;
     this.mobile = parts.mobile;
-    this.startedAt = Date.now();
+    this.startedAt = owner.wallNow();
     this.stream = stream;
     this.#owner = owner;
     const timers = channelTimers(parts.session.grant, parts.mobile);
@@ -52,11 +52,16 @@ export class Tunnel {
 
   /** Call when the answer to CONNECT is written. @param early what came with the head of CONNECT. */
   start(early: Uint8Array): void {
-    const { duplex } = this.stream;
-    duplex.on('data', (chunk: Uint8Array) => this.#handleChunk(chunk));
-    duplex.once('end', () => this.#handleLoss());
-    duplex.once('close', () => this.#handleLoss());
-    if (early.length > 0) this.#handleChunk(early);
+    this.stream.receive(this);
+    if (early.length > 0) this.handleChunk(early);
+  }
+
+  handleChunk(chunk: Uint8Array): void {
+    if (this.#state === 'up') this.#handleOutput(this.#channel.handleChunk(chunk, this.#owner.now()));
+  }
+
+  handleLoss(): void {
+    this.#leave({ kind: 'park', reason: 'connection-lost' });
   }
 
   /** Packets from the engine: one TLS record each, dropped while the client is slow (D5). */
@@ -103,11 +108,11 @@ export class Tunnel {
 
   usage(): Usage {
     const { rxBytes, txBytes } = this.#channel.counters;
-    const activeMs = Date.now() - (this.#owner.now() - this.#channel.activeAt);
+    const idleMs = this.#owner.now() - this.#channel.activeAt;
     return {
       rxBytes: BigInt(rxBytes),
       txBytes: BigInt(txBytes),
-      activeAt: BigInt(Math.round(activeMs)) * 1000n,
+      activeAt: this.#owner.wallNow() - BigInt(Math.round(idleMs)) * 1000n,
     };
   }
 
@@ -144,7 +149,7 @@ export class Tunnel {
       txBytes: Number(usage.txBytes),
       dpdSeconds: timers.dpdSeconds,
       keepaliveSeconds: timers.keepaliveSeconds,
-      connectedAt: BigInt(this.startedAt) * 1000n,
+      connectedAt: this.startedAt,
       sessionStartedAt: session.createdAt,
       tlsCipher: `${facts.tlsVersion.replace('TLSv', 'TLS')}-${facts.cipher.replace(/^TLS_/, '')}`,
       dtlsCipher: '',
@@ -154,10 +159,6 @@ export class Tunnel {
       routes: session.grant.routes,
       noRoutes: session.grant.noRoutes,
     };
-  }
-
-  #handleChunk(chunk: Uint8Array): void {
-    if (this.#state === 'up') this.#handleOutput(this.#channel.handleChunk(chunk, this.#owner.now()));
   }
 
   #handleOutput(output: ChannelOutput): void {
@@ -173,10 +174,6 @@ export class Tunnel {
       else this.#owner.dropped('control-flood', 1);
     }
     if (close) this.#leave(close);
-  }
-
-  #handleLoss(): void {
-    this.#leave({ kind: 'park', reason: 'connection-lost' });
   }
 
   #leave(close: ChannelClose): void {
@@ -204,6 +201,7 @@ export interface TunnelOwner {
   readonly traffic: Traffic;
   /** Monotonic, ms. */
   now(): number;
+  wallNow(): Micros;
   dropped(reason: TunnelDrop, packets: number): void;
   /** The tunnel is over by itself; it is silent already and waits for `close`. */
   handleClose(tunnel: Tunnel, close: ChannelClose): void;

@@ -5,9 +5,11 @@ import { StoreUnavailable, type MemorySessions, type Sessions } from '@sallyport
 import { BYE, encodeFrame, PACKET, reasonText, strapMessage } from '@sallyport/protocol';
 import { HIGH_WATER_BYTES, type ListenerCertificates } from './listener.ts';
 import { TestCertificates } from './testing/certificates.ts';
+import { TestClock } from './testing/clock.ts';
 import { TestClient } from './testing/client.ts';
 import { World, type WorldOptions } from './testing/world.ts';
 import { CONTROL_HIGH_WATER_BYTES } from './tunnel.ts';
+import { CHECKPOINT_SECONDS } from './tunnels.ts';
 
 const files = new TestCertificates();
 const certificates: ListenerCertificates = {
@@ -285,8 +287,12 @@ describe('Tunnels: life', () => {
   });
 
   it('ends an idle session in the store before it tells the client', async () => {
-    await using node = await start();
-    const { client, session } = await node.up({ grant: { idleTimeoutSeconds: 1 } });
+    const clock = new TestClock();
+    await using node = await start({ clock });
+    const { client, session } = await node.up({ grant: { idleTimeoutSeconds: 600, dpdSeconds: 0 } });
+    clock.pass(599, node.tunnels);
+    assert.equal(node.tunnels.size, 1);
+    clock.pass(1, node.tunnels);
     const [bye] = await client.frames(1);
     assert.equal((await node.sessions.get(session.id))?.endReason, 'idle-timeout');
     assert.equal(bye?.payload.toString('latin1', 1), reasonText('idle-timeout'));
@@ -301,36 +307,45 @@ describe('Tunnels: life', () => {
         if (failures-- > 0) throw new StoreUnavailable('away');
         return sessions.park(...request);
       };
-    await using node = await start({ store: (sessions) => between(sessions, { park: park(sessions) }) });
+    const clock = new TestClock();
+    await using node = await start({
+      clock,
+      store: (sessions) => between(sessions, { park: park(sessions) }),
+    });
     const { client, session } = await node.up();
     client.destroy();
     await until(() => failures === 0);
     assert.equal((await node.sessions.get(session.id))?.state, 'up');
+    clock.pass(1, node.tunnels);
     await untilAsync(async () => (await node.sessions.get(session.id))?.state === 'parked');
   });
 
   it('checkpoints usage each minute', async () => {
+    const clock = new TestClock();
     const marks: bigint[] = [];
     const checkpoint: Sessions['checkpoint'] = async (_id, _lease, usage) => {
       marks.push(usage.rxBytes);
       return true;
     };
     await using node = await start({
-      checkpointSeconds: 1,
+      clock,
       store: (sessions) => between(sessions, { checkpoint }),
     });
     const { client, address } = await node.up();
     client.send(PACKET.data, ipv4(address, '10.1.2.3', 100));
-    await until(() => marks.length > 0);
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await untilAsync(async () => (await node.tunnels.tunnels())[0]?.rxBytes === 100);
+    clock.pass(2 * CHECKPOINT_SECONDS, node.tunnels);
     assert.deepEqual(marks, [100n], 'nothing moved since');
   });
 
   it('parks the session of a client that answers no DPD', async () => {
-    await using node = await start();
-    const { client, session } = await node.up({ grant: { dpdSeconds: 1 } });
+    const clock = new TestClock();
+    await using node = await start({ clock });
+    const { client, session } = await node.up({ grant: { dpdSeconds: 20, keepaliveSeconds: 0 } });
+    clock.pass(20, node.tunnels);
     assert.equal((await client.frames(1))[0]?.type, PACKET.dpdRequest);
-    await client.untilClosed(8000);
+    clock.pass(60, node.tunnels);
+    await client.untilClosed();
     assert.equal((await node.sessions.get(session.id))?.state, 'parked');
     assert.equal(await node.metric('sallyport_dpd_timeouts_total'), 1);
   });

@@ -17,7 +17,9 @@ import type { Log } from '@sallyport/chassis';
 import {
   hashToken,
   StoreUnavailable,
+  systemClock,
   type Claimed,
+  type Clock,
   type Micros,
   type NodeIdentity,
   type NodeService,
@@ -41,6 +43,7 @@ import { closingAnswer } from './answers.ts';
 import { MAX_TEXT_LENGTH, MAX_TOKEN_LENGTH, mtuFor, remainingSeconds, statusOf } from './connect.ts';
 import type { ConnectHandler, ConnectHead } from './edge.ts';
 import type { ClientStream } from './listener.ts';
+import { LostLeases } from './lost-leases.ts';
 import type { NodeMetrics, TunnelDrop } from './metrics.ts';
 import { checkStrap, type StrapMode } from './strap.ts';
 import { Tunnel, type Traffic, type TunnelOwner } from './tunnel.ts';
@@ -58,6 +61,10 @@ export interface TunnelsOptions {
   checkpointSeconds?: number;
   metrics: NodeMetrics;
   log: Log;
+  /** Monotonic, ms. Default: the machine's. */
+  now?: () => number;
+  /** For times that others read. Default: the machine's. */
+  clock?: Clock;
 }
 
 export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
@@ -66,12 +73,12 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly #options: TunnelsOptions;
   readonly #sessions: Sessions;
   readonly #log: Log;
+  readonly #clock: Clock;
   readonly #byId = new Map<number, Tunnel>();
   readonly #bySession = new Map<string, Tunnel>();
   /** Connections that were told to end and when (monotonic ms): those that do not are cut off. */
   readonly #leaving = new Map<ClientStream, number>();
-  /** Leases that this node was told it lost, also before it had attached them (C2). */
-  readonly #released = new Map<string, Released>();
+  readonly #lost = new LostLeases();
   /** What the store could not be told yet. */
   readonly #owed: (() => Promise<unknown>)[] = [];
   readonly #ticker: NodeJS.Timeout;
@@ -86,11 +93,12 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#options = options;
     this.#sessions = options.sessions;
     this.#log = options.log;
+    this.#clock = options.clock ?? systemClock();
     this.engine = options.engine;
     this.#stopNotices = this.#sessions.notices(options.node, (notices) => {
       for (const notice of notices) this.#handleNotice(notice);
     });
-    this.#ticker = setInterval(() => this.#handleTick(), TICK_MS);
+    this.#ticker = setInterval(() => this.handleTick(), TICK_MS);
     this.#ticker.unref();
   }
 
@@ -180,7 +188,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       ipv4: request.wantIpv4 ? claim.addresses.ipv4 : '',
       ipv6: request.wantIpv6 && mtu.ipv6Fits ? claim.addresses.ipv6 : '',
     };
-    const sessionRemainingSeconds = remainingSeconds(session);
+    const sessionRemainingSeconds = remainingSeconds(session, this.wallNow());
     const { mtuBytes } = mtu;
     const id = ++this.#lastId;
     const parts = {
@@ -196,7 +204,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     // 6. attach
     const older = this.#bySession.get(session.id);
     if (older) this.#supersede(older);
-    if (stream.duplex.destroyed || this.#closing) {
+    if (stream.closed || this.#closing) {
       this.#settle(tunnel, { kind: 'park', reason: this.#closing ? 'server-shutdown' : 'connection-lost' });
       return 'connection-lost';
     }
@@ -252,15 +260,18 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return reason;
   }
 
-  #farewell(stream: ClientStream, answer: string): void {
-    if (stream.duplex.destroyed) return;
-    stream.duplex.end(answer);
-    stream.duplex.resume();
+  #farewell(stream: ClientStream, answer: Uint8Array): void {
+    if (stream.closed) return;
+    stream.farewell(answer);
     this.#leaving.set(stream, this.now());
   }
 
   now(): number {
-    return performance.now();
+    return this.#options.now?.() ?? performance.now();
+  }
+
+  wallNow(): Micros {
+    return this.#clock();
   }
 
   dropped(reason: TunnelDrop, packets: number): void {
@@ -305,11 +316,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
 
   #handleNotice(notice: Notice): void {
     if (notice.upToEpoch > this.#seenEpoch) this.#seenEpoch = notice.upToEpoch;
-    this.#released.set(notice.sessionId, {
-      upToEpoch: notice.upToEpoch,
-      reason: notice.reason,
-      at: this.now(),
-    });
+    this.#lost.add(notice.sessionId, notice.upToEpoch, notice.reason, this.now());
     const tunnel = this.#bySession.get(notice.sessionId);
     if (tunnel === undefined || tunnel.lease.epoch > notice.upToEpoch) return;
     if (notice.reason === 'superseded') return this.#supersede(tunnel);
@@ -328,8 +335,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   #lostAlready(sessionId: string, epoch: Micros): Reason | undefined {
     const present = this.#bySession.get(sessionId);
     if (present && present.lease.epoch > epoch) return 'superseded';
-    const released = this.#released.get(sessionId);
-    return released && released.upToEpoch >= epoch ? released.reason : undefined;
+    return this.#lost.reasonOf(sessionId, epoch);
   }
 
   #remove(tunnel: Tunnel): void {
@@ -344,7 +350,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#leaving.set(tunnel.stream, this.now());
   }
 
-  #handleTick(): void {
+  /** Once a second. */
+  handleTick(): void {
     const now = this.now();
     this.#ticks += 1;
     const period = this.#options.checkpointSeconds ?? CHECKPOINT_SECONDS;
@@ -358,10 +365,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       stream.destroy();
       this.#leaving.delete(stream);
     }
-    for (const [sessionId, { at }] of this.#released) {
-      if (now - at < RELEASED_SECONDS * 1000) break;
-      this.#released.delete(sessionId);
-    }
+    this.#lost.handleTick(now);
     for (const call of this.#owed.splice(0, OWED_PER_TICK))
       void this.#tell(async () => Boolean(await call()));
     this.#publishTraffic();
@@ -415,8 +419,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     }
     await Promise.all(parked);
     this.#publishTraffic();
-    const until = this.now() + CLOSE_MS;
-    while (this.now() < until && [...this.#leaving.keys()].some((stream) => !stream.duplex.destroyed)) {
+    const until = performance.now() + CLOSE_MS;
+    while (performance.now() < until && [...this.#leaving.keys()].some((stream) => !stream.closed)) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     for (const stream of this.#leaving.keys()) stream.destroy();
@@ -424,19 +428,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 }
 
-interface Released {
-  upToEpoch: Micros;
-  reason: Reason;
-  /** Monotonic ms. */
-  at: number;
-}
-
 const TICK_MS = 1000;
 export const CHECKPOINT_SECONDS = 60;
 /** How long a connection that was told to end may stay open. */
 const LINGER_SECONDS = 5;
-/** Longer than any claim may take (C2). */
-const RELEASED_SECONDS = 120;
 const CLOSE_MS = 1000;
 export const CONNECTS_AT_ONCE = 2048;
 const MAX_OWED = 20_000;

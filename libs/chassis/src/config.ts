@@ -136,6 +136,16 @@ export function text(maxBytes: number): ValueType<string> {
   });
 }
 
+/** Text of one or more lines, ended by LF alone; the last end is dropped. At most `maxBytes` in UTF-8. */
+export function lines(maxBytes: number): ValueType<string> {
+  return parsed<string>(`text of one or more lines, at most ${maxBytes} bytes`, (given) => {
+    const value = given.replace(/\n$/, '');
+    if (CONTROL.test(value.replaceAll('\n', ''))) return { problem: 'must not hold control characters' };
+    const bytes = Buffer.byteLength(value);
+    return bytes > maxBytes ? { problem: `is ${bytes} bytes long, the limit is ${maxBytes}` } : { value };
+  });
+}
+
 /** What a parser of values gives: the value in its normal form, or what is wrong, as "KEY VALUE …" goes on. */
 export type Parsed<T> = { value: T } | { problem: string };
 

@@ -7,7 +7,7 @@
  *      that rests longest; one that another user had less than REUSE_DELAY_SECONDS ago only when nothing else is left
  *
  * Of a pool clients never get the network address, the IPv4 broadcast address and the first host, which is the
- * gateway's. In a /31 and a /127 the lower address is the gateway's. A pool of one address gives it to a client.
+ * gateway's (`gatewayOf`). In a /31 and a /127 that is the lower one. A pool of one address gives it to a client.
  * With IPv6 each client gets a prefix (64 to 128 bits), and the first of the pool stays free, because network and
  * gateway address lie in it; the client's own address is the first host of its prefix.
  *
@@ -16,8 +16,10 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import {
   formatAddress,
+  fromBigint,
   parseAddress as parseBytes,
   parseCidr as parseBlock,
+  toBigint,
   type Grant,
   type Reason,
 } from '@sallyport/protocol';
@@ -109,13 +111,6 @@ export interface Hint {
   user: string;
   profile: string;
   freedAt: Micros;
-}
-
-/** The gateway's own address in a pool: its first host; '' in a pool of one address. @param cidr a pool. */
-export function gatewayAddress(cidr: string): string {
-  const { bits, base, prefix } = parseCidr(cidr);
-  if (prefix === bits) return '';
-  return format(prefix === bits - 1 ? base : base + 1n, bits);
 }
 
 /** Longer than a cut-off node may go on with an address (CLUSTER.md C3: 10 s) and a minute on top (C13). */
@@ -367,11 +362,11 @@ function holds(pool: Pool, block: bigint): boolean {
 function parseCidr(cidr: string): { bits: number; base: bigint; prefix: number } {
   const block = parseBlock(cidr);
   if (!block) throw new Error(`${cidr} is no block of addresses`);
-  return { bits: block.network.length * 8, base: toNumber(block.network), prefix: block.prefixLength };
+  return { bits: block.network.length * 8, base: toBigint(block.network), prefix: block.prefixLength };
 }
 
 function parseAddress(address: string): bigint {
-  return toNumber(bytesOf(address));
+  return toBigint(bytesOf(address));
 }
 
 function canonical(address: string): string {
@@ -379,18 +374,13 @@ function canonical(address: string): string {
 }
 
 function format(value: bigint, bits: number): string {
-  const hex = value.toString(16).padStart(bits / 4, '0');
-  return formatAddress(Buffer.from(hex, 'hex'));
+  return formatAddress(fromBigint(value, bits / 8));
 }
 
 function bytesOf(address: string): Uint8Array {
   const bytes = parseBytes(address);
   if (!bytes) throw new Error(`${address} is no address`);
   return bytes;
-}
-
-function toNumber(bytes: Uint8Array): bigint {
-  return BigInt(`0x${Buffer.from(bytes).toString('hex')}`);
 }
 
 function add(counts: Map<bigint, number>, block: bigint, by: number): void {

@@ -6,9 +6,10 @@
  *   alive              the store was running at that time
  * Whatever is read is checked, because a file can be edited and a disk can fail.
  */
-import type { Grant, GrantOrigins, Reason } from '@sallyport/protocol';
+import type { Grant, GrantOrigins, Origin, Reason } from '@sallyport/protocol';
 import { REASONS } from '@sallyport/protocol';
 import type { Hint } from './addresses.ts';
+import { DEFAULT_GRANT, forGrantFields, GRANT_FIELDS, isGrantValue } from './grant-fields.ts';
 import type { Lease, Micros, Session, SessionAddresses, SessionClient, SessionEvent } from './session.ts';
 import { NewerVersion, SESSION_VERSION } from './session.ts';
 
@@ -207,83 +208,26 @@ function state(name: string): Session['state'] {
   return name;
 }
 
+/** A field that a record of an older release lacks has its default; its origin too. */
 function grant(fields: Fields): Grant {
-  return {
-    group: fields.text('group'),
-    ipv4Pools: fields.texts('ipv4Pools'),
-    ipv6Pools: fields.texts('ipv6Pools'),
-    ipv6SubnetPrefix: fields.count('ipv6SubnetPrefix'),
-    explicitIpv4: fields.text('explicitIpv4'),
-    explicitIpv6: fields.text('explicitIpv6'),
-    routes: fields.texts('routes'),
-    noRoutes: fields.texts('noRoutes'),
-    dns: fields.texts('dns'),
-    nbns: fields.texts('nbns'),
-    defaultDomain: fields.text('defaultDomain'),
-    splitDns: fields.texts('splitDns'),
-    tunnelAllDns: fields.flag('tunnelAllDns'),
-    clientBypassProtocol: fields.flag('clientBypassProtocol'),
-    mtuBytes: fields.count('mtuBytes'),
-    dpdSeconds: fields.count('dpdSeconds'),
-    mobileDpdSeconds: fields.count('mobileDpdSeconds'),
-    keepaliveSeconds: fields.count('keepaliveSeconds'),
-    idleTimeoutSeconds: fields.count('idleTimeoutSeconds'),
-    mobileIdleTimeoutSeconds: fields.count('mobileIdleTimeoutSeconds'),
-    sessionTimeoutSeconds: fields.count('sessionTimeoutSeconds'),
-    cookieTimeoutSeconds: fields.count('cookieTimeoutSeconds'),
-    disconnectedTimeoutSeconds: fields.count('disconnectedTimeoutSeconds'),
-    rekeySeconds: fields.count('rekeySeconds'),
-    maxSameClients: fields.count('maxSameClients'),
-    onLimit: onLimit(fields.text('onLimit')),
-    banner: fields.text('banner'),
-    noUdp: fields.flag('noUdp'),
-    profileFile: fields.text('profileFile'),
-  };
-}
-
-function onLimit(text: string): Grant['onLimit'] {
-  if (text !== 'refuse' && text !== 'replace-oldest') throw new MalformedLine('onLimit: unknown');
-  return text;
+  const values = { ...DEFAULT_GRANT };
+  for (const field of GRANT_FIELDS) {
+    if (!fields.has(field)) continue;
+    const value = fields.value(field);
+    if (!isGrantValue(field, value)) throw new MalformedLine(`${field}: is of the wrong kind`);
+    Object.assign(values, { [field]: value });
+  }
+  return values;
 }
 
 function origins(fields: Fields): GrantOrigins {
-  const origin = (key: keyof Grant) => {
-    const from = fields.object(key);
+  return forGrantFields((field): Origin => {
+    if (!fields.has(field)) return { scope: 'default', name: '' };
+    const from = fields.object(field);
     const scope = from.text('scope');
     if (!isScope(scope)) throw new MalformedLine('scope: unknown');
     return { scope, name: from.text('name') };
-  };
-  return {
-    group: origin('group'),
-    ipv4Pools: origin('ipv4Pools'),
-    ipv6Pools: origin('ipv6Pools'),
-    ipv6SubnetPrefix: origin('ipv6SubnetPrefix'),
-    explicitIpv4: origin('explicitIpv4'),
-    explicitIpv6: origin('explicitIpv6'),
-    routes: origin('routes'),
-    noRoutes: origin('noRoutes'),
-    dns: origin('dns'),
-    nbns: origin('nbns'),
-    defaultDomain: origin('defaultDomain'),
-    splitDns: origin('splitDns'),
-    tunnelAllDns: origin('tunnelAllDns'),
-    clientBypassProtocol: origin('clientBypassProtocol'),
-    mtuBytes: origin('mtuBytes'),
-    dpdSeconds: origin('dpdSeconds'),
-    mobileDpdSeconds: origin('mobileDpdSeconds'),
-    keepaliveSeconds: origin('keepaliveSeconds'),
-    idleTimeoutSeconds: origin('idleTimeoutSeconds'),
-    mobileIdleTimeoutSeconds: origin('mobileIdleTimeoutSeconds'),
-    sessionTimeoutSeconds: origin('sessionTimeoutSeconds'),
-    cookieTimeoutSeconds: origin('cookieTimeoutSeconds'),
-    disconnectedTimeoutSeconds: origin('disconnectedTimeoutSeconds'),
-    rekeySeconds: origin('rekeySeconds'),
-    maxSameClients: origin('maxSameClients'),
-    onLimit: origin('onLimit'),
-    banner: origin('banner'),
-    noUdp: origin('noUdp'),
-    profileFile: origin('profileFile'),
-  };
+  });
 }
 
 const SCOPES = ['default', 'global', 'profile', 'group', 'user'] as const;
@@ -347,22 +291,22 @@ class Fields {
     return Object.hasOwn(this.#object, name);
   }
 
-  #get(name: string): unknown {
+  value(name: string): unknown {
     return this.has(name) ? Reflect.get(this.#object, name) : undefined;
   }
 
   object(name: string): Fields {
-    return new Fields(this.#get(name), name);
+    return new Fields(this.value(name), name);
   }
 
   text(name: string): string {
-    const value = this.#get(name);
+    const value = this.value(name);
     if (typeof value !== 'string') throw new MalformedLine(`${name}: must be text`);
     return value;
   }
 
   texts(name: string): string[] {
-    const value = this.#get(name);
+    const value = this.value(name);
     if (!Array.isArray(value)) throw new MalformedLine(`${name}: must be a list`);
     return value.map((item: unknown) => {
       if (typeof item !== 'string') throw new MalformedLine(`${name}: must be a list of texts`);
@@ -371,13 +315,13 @@ class Fields {
   }
 
   flag(name: string): boolean {
-    const value = this.#get(name);
+    const value = this.value(name);
     if (typeof value !== 'boolean') throw new MalformedLine(`${name}: must be true or false`);
     return value;
   }
 
   count(name: string): number {
-    const value = this.#get(name);
+    const value = this.value(name);
     if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) {
       throw new MalformedLine(`${name}: must be a whole number`);
     }
@@ -385,7 +329,7 @@ class Fields {
   }
 
   whole(name: string): bigint {
-    const value = this.#get(name);
+    const value = this.value(name);
     if (typeof value !== 'string' || !WHOLE.test(value)) throw new MalformedLine(`${name}: must be digits`);
     return BigInt(value);
   }

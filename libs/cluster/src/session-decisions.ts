@@ -1,6 +1,8 @@
 /*
- * What the rules of a session say: pure functions from a record and a request to events or a refusal. The store's form
- * (memory, Redis) gathers the context, takes the decision and makes it durable in one step.
+ * What the rules of a session say: pure functions from a record and a request to events or a refusal. The memory form
+ * gathers the context, takes the decision and makes it durable in one step. A form whose one step happens elsewhere, as
+ * a script in Redis, cannot call them: it has the same rules in its own language, and what makes them the same is
+ * sessions.contract.ts, which every form passes. So a rule of this file needs a test there.
  *
  * A claim, in this order:
  *   1. the same connection again: the lease that it has, or `superseded` when another CONNECT came later

@@ -16,7 +16,7 @@ export class SessionTable {
   readonly #byUser = new Map<string, Set<string>>();
   /** Sessions that are up, by the name of their node. */
   readonly #upByNode = new Map<string, Set<string>>();
-  #up = 0;
+  readonly #counts: Record<Session['state'], number> = { authed: 0, up: 0, parked: 0, closed: 0 };
   /** Tombstones, oldest first. */
   readonly #closed = new Set<string>();
   /** When a record must be looked at, in µs; a number is exact enough and cheap to compare. */
@@ -31,14 +31,9 @@ export class SessionTable {
     return this.#addresses;
   }
 
-  /** Sessions with a tunnel. */
-  get up(): number {
-    return this.#up;
-  }
-
-  /** Tombstones. */
-  get closed(): number {
-    return this.#closed.size;
+  /** Records by state; the closed ones are tombstones. */
+  get counts(): Readonly<Record<Session['state'], number>> {
+    return this.#counts;
   }
 
   oldestClosed(count: number): Session[] {
@@ -67,6 +62,14 @@ export class SessionTable {
 
   live(): Session[] {
     return Array.from(this.all()).filter((session) => session.state !== 'closed');
+  }
+
+  /** Not closed, with an id that begins so. */
+  startingWith(idPrefix: string): Session[] {
+    const found: Session[] = [];
+    for (const session of this.all())
+      if (session.state !== 'closed' && session.id.startsWith(idPrefix)) found.push(session);
+    return found;
   }
 
   /** Sessions of a user that are not closed. */
@@ -126,13 +129,12 @@ export class SessionTable {
   }
 
   #link(session: Session): void {
+    this.#counts[session.state]++;
     this.#byToken.set(session.tokenHash, session.id);
     if (session.state === 'closed') this.#closed.add(session.id);
     else join(this.#byUser, session.user, session.id);
-    if (session.state === 'up') {
-      this.#up++;
-      if (session.lease !== undefined) join(this.#upByNode, session.lease.name, session.id);
-    }
+    if (session.state === 'up' && session.lease !== undefined)
+      join(this.#upByNode, session.lease.name, session.id);
     const end =
       session.state === 'closed' ? session.endedAt + tombstoneLifetime(session) : lifetimeEnd(session)?.at;
     if (end === undefined) this.#due.delete(session.id);
@@ -140,13 +142,12 @@ export class SessionTable {
   }
 
   #unlink(session: Session): void {
+    this.#counts[session.state]--;
     this.#byToken.delete(session.tokenHash);
     if (session.state === 'closed') this.#closed.delete(session.id);
     else leave(this.#byUser, session.user, session.id);
-    if (session.state === 'up') {
-      this.#up--;
-      if (session.lease !== undefined) leave(this.#upByNode, session.lease.name, session.id);
-    }
+    if (session.state === 'up' && session.lease !== undefined)
+      leave(this.#upByNode, session.lease.name, session.id);
   }
 
   /** An address is freed only when its session ends. */

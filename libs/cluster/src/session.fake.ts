@@ -1,78 +1,26 @@
 import type { Grant, GrantOrigins, Origin } from '@sallyport/protocol';
 import type { Clock } from './clock.ts';
+import { DEFAULT_GRANT, forGrantFields } from './grant-fields.ts';
 import { seconds } from './session-decisions.ts';
 import type { SessionClient } from './session.ts';
 import type { ClaimRequest, NewSession } from './sessions.ts';
 
-/** What tests of sessions need. The defaults of the configuration, with one pool per family. */
+/** The defaults of the configuration, with one pool per family and no limit. */
 export function sampleGrant(changes: Partial<Grant> = {}): Grant {
   return {
+    ...DEFAULT_GRANT,
     group: 'staff',
     ipv4Pools: ['10.90.0.0/16'],
     ipv6Pools: ['fd00:90::/48'],
-    ipv6SubnetPrefix: 128,
-    explicitIpv4: '',
-    explicitIpv6: '',
-    routes: [],
-    noRoutes: [],
     dns: ['10.90.0.1'],
-    nbns: [],
     defaultDomain: 'example.org',
-    splitDns: [],
-    tunnelAllDns: false,
-    clientBypassProtocol: false,
-    mtuBytes: 0,
-    dpdSeconds: 20,
-    mobileDpdSeconds: 1800,
-    keepaliveSeconds: 20,
-    idleTimeoutSeconds: 0,
-    mobileIdleTimeoutSeconds: 0,
-    sessionTimeoutSeconds: 0,
-    cookieTimeoutSeconds: 300,
-    disconnectedTimeoutSeconds: 1800,
-    rekeySeconds: 86_400,
     maxSameClients: 0,
-    onLimit: 'refuse',
-    banner: '',
-    noUdp: false,
-    profileFile: '',
     ...changes,
   };
 }
 
 export function sampleOrigins(): GrantOrigins {
-  const from: Origin = { scope: 'default', name: '' };
-  return {
-    group: from,
-    ipv4Pools: from,
-    ipv6Pools: from,
-    ipv6SubnetPrefix: from,
-    explicitIpv4: from,
-    explicitIpv6: from,
-    routes: from,
-    noRoutes: from,
-    dns: from,
-    nbns: from,
-    defaultDomain: from,
-    splitDns: from,
-    tunnelAllDns: from,
-    clientBypassProtocol: from,
-    mtuBytes: from,
-    dpdSeconds: from,
-    mobileDpdSeconds: from,
-    keepaliveSeconds: from,
-    idleTimeoutSeconds: from,
-    mobileIdleTimeoutSeconds: from,
-    sessionTimeoutSeconds: from,
-    cookieTimeoutSeconds: from,
-    disconnectedTimeoutSeconds: from,
-    rekeySeconds: from,
-    maxSameClients: from,
-    onLimit: from,
-    banner: from,
-    noUdp: from,
-    profileFile: from,
-  };
+  return forGrantFields((): Origin => ({ scope: 'default', name: '' }));
 }
 
 export const sampleClient: SessionClient = {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { DEFAULT_GRANT } from './grant-fields.ts';
 import { decodeEvent, decodeLine, encodeEvent, encodeRecord, MalformedLine } from './journal-lines.ts';
 import { decideStart } from './session-decisions.ts';
 import { sampleClient, sampleLogin } from './session.fake.ts';
@@ -123,6 +124,24 @@ describe('events and records as JSON', () => {
         assert.throws(() => decodeEvent(broken), { name: 'MalformedLine' }, `${event.type}.${key}`);
       }
     }
+  });
+
+  it('have the default in a field of the Grant that the release which wrote them did not know', () => {
+    for (const field of ['maxSameClients', 'ipv6Pools', 'onLimit', 'noUdp', 'group'] as const) {
+      const written: unknown = JSON.parse(encodeEvent(started), (_key, value: unknown) => {
+        if (typeof value === 'object' && value !== null && 'group' in value)
+          Reflect.deleteProperty(value, field);
+        return value;
+      });
+      const event = decodeEvent(JSON.stringify(written));
+      assert.deepEqual(event, {
+        ...started,
+        grant: { ...started.grant, [field]: DEFAULT_GRANT[field] },
+        origins: { ...started.origins, [field]: { scope: 'default', name: '' } },
+      });
+    }
+    const broken = encodeEvent(started).replace('"noUdp":false', '"noUdp":0');
+    assert.throws(() => decodeEvent(broken), /noUdp: is of the wrong kind/);
   });
 
   it('are refused when they are no JSON, no object, or of an unknown type, reason or scope', () => {

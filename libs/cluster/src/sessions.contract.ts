@@ -85,6 +85,31 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
         await refused(session, 'token-unknown');
       });
 
+      it('is counted by its state, and found by the beginning of its id, until it ends', async () => {
+        assert.deepEqual(await sessions.counts(), { authed: 0, up: 0, parked: 0 });
+        const [authed, live, parked, closed] = [await login(), await login(), await login(), await login()];
+        await up(live);
+        await up(live);
+        await sessions.park(parked.id, (await up(parked)).lease, 'connection-lost', used(0n, 0n));
+        await up(closed);
+        await sessions.end(closed.id, 'logout');
+        assert.deepEqual(await sessions.counts(), { authed: 1, up: 1, parked: 1 });
+
+        const found = async (prefix: string) =>
+          (await sessions.findByPrefix(prefix)).map((session) => session.id).toSorted();
+        assert.deepEqual(await found(live.id.slice(0, 10)), [live.id]);
+        assert.deepEqual(await sessions.findByPrefix(live.id), [await get(live)]);
+        assert.deepEqual(await found(''), [authed.id, live.id, parked.id].toSorted());
+        assert.deepEqual(await found(closed.id), []);
+        assert.deepEqual(await found(live.id.slice(1)), [], 'the beginning, not any part');
+        assert.deepEqual(await found(`${live.id}0`), []);
+        assert.deepEqual(await found('*'), [], 'no pattern');
+        await sessions.endOfUser('alice', 'terminated');
+        clock.pass(24 * 3600);
+        await sessions.sweep();
+        assert.deepEqual(await sessions.counts(), { authed: 0, up: 0, parked: 0 });
+      });
+
       it('answers an unknown token with a refusal', async () => {
         const unknown = await sessions.claim(sampleClaim(hashToken('nobody'), 'c1'));
         assert.deepEqual(unknown, { ok: false, reason: 'token-unknown' });

@@ -29,6 +29,7 @@ import type {
   Notice,
   PoolUse,
   Refused,
+  SessionCounts,
   SessionLimits,
   Sessions,
   Usage,
@@ -109,6 +110,15 @@ export class MemorySessions implements Sessions {
     return this.#open().live();
   }
 
+  async findByPrefix(idPrefix: string): Promise<Session[]> {
+    return this.#open().startingWith(idPrefix);
+  }
+
+  async counts(): Promise<SessionCounts> {
+    const { authed, up, parked } = this.#open().counts;
+    return { authed, up, parked };
+  }
+
   claim(request: ClaimRequest): Promise<Claimed | Refused> {
     return this.#commits.change(true, (step) => this.#claim(request, step));
   }
@@ -169,7 +179,7 @@ export class MemorySessions implements Sessions {
         if (session.state === 'closed') step.forget(session);
         else if (reason !== undefined && end(session, reason, step)) ended++;
       }
-      for (const session of this.#table.oldestClosed(this.#table.closed - TOMBSTONES_LIMIT))
+      for (const session of this.#table.oldestClosed(this.#table.counts.closed - TOMBSTONES_LIMIT))
         step.forget(session);
       this.#dropOldConnects(step.now);
       this.#commits.mark(step);
@@ -221,7 +231,7 @@ export class MemorySessions implements Sessions {
     const decision = decideClaim(session, request, {
       now,
       limits: this.#limits,
-      upInAll: this.#table.up - (session.state === 'up' ? 1 : 0),
+      upInAll: this.#table.counts.up - (session.state === 'up' ? 1 : 0),
       upOfUser: this.#rivals(session),
       connects: connects.length,
       hadLease: earlier !== undefined,

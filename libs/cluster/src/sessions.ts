@@ -15,6 +15,10 @@ export interface Sessions {
   get(id: string): Promise<Session | undefined>;
   /** All sessions that are not closed. */
   list(): Promise<Session[]>;
+  /** Those of `list` whose id begins so; the order is any. */
+  findByPrefix(idPrefix: string): Promise<Session[]>;
+  /** How many `list` would give, by state. */
+  counts(): Promise<SessionCounts>;
 
   /**
    * CONNECT: takes the session for a node. Checks state, the two lifetimes, limits and the CONNECT rate, keeps or
@@ -114,6 +118,8 @@ export interface SessionLimits {
   /** CONNECTs per token and minute; 0 = no limit. */
   connectsPerMinute: number;
 }
+
+export type SessionCounts = Record<Exclude<Session['state'], 'closed'>, number>;
 
 export interface PoolUse {
   /** CIDR. */

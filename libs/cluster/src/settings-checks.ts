@@ -1,12 +1,19 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { access, constants, readFile, stat } from 'node:fs/promises';
-import { createSecureContext } from 'node:tls';
+import { stat } from 'node:fs/promises';
 import type { ConfigDocument, Problem } from '@sallyport/chassis';
-import { gatewayAddress } from './addresses.ts';
-import { cidrContains, cidrsOverlap, formatCidr, parseAddress, parseCidr } from './cidr.ts';
-import type { Cidr } from './cidr.ts';
+import {
+  cidrContains,
+  cidrsOverlap,
+  gatewayOf,
+  parseAddress,
+  parseCidr,
+  toBigint,
+} from '@sallyport/protocol';
+import type { Cidr } from '@sallyport/protocol';
+import { profileOfPath } from './routes.ts';
 import type { PolicyValues, SETTINGS_KEYS, TlsValues } from './settings-keys.ts';
+import { policyScopes, scopesOf } from './settings.ts';
 import type { Settings, TlsSettings } from './settings.ts';
+import { readNamed, readTlsFiles } from './tls-files.ts';
 
 type SettingsDocument = ConfigDocument<typeof SETTINGS_KEYS>;
 type Report = (message: string, ...path: string[]) => void;
@@ -61,7 +68,7 @@ function checkProfiles({ values, line }: SettingsDocument, report: Report): void
     if (profile.methods?.includes('certificate') && !certificatesAsked({ values })) {
       report('the method certificate needs ca-cert', ...path, 'methods');
     }
-    if (RESERVED_PATHS.has(name.toLowerCase()))
+    if (profileOfPath(`/${name}`) !== name)
       report(`"${name}" is a path of the protocol; choose another name`, ...path);
     for (const shown of new Set([name, profile.label || name])) {
       const other = names.get(shown);
@@ -91,12 +98,8 @@ function certificatesAsked({ values }: Pick<SettingsDocument, 'values'>): boolea
 }
 
 function policies({ values }: SettingsDocument): { path: string[]; policy: PolicyValues }[] {
-  return [
-    { path: [], policy: values },
-    ...[...(values.profiles ?? [])].map(([name, policy]) => ({ path: ['profiles', name], policy })),
-    ...[...(values.groups ?? [])].map(([name, policy]) => ({ path: ['groups', name], policy })),
-    ...[...(values.users ?? [])].map(([name, policy]) => ({ path: ['users', name], policy })),
-  ];
+  const { profiles, groups, users } = values;
+  return scopesOf<PolicyValues>(values, { profiles, groups, users });
 }
 
 function checkPools(document: SettingsDocument, report: Report): void {
@@ -137,10 +140,9 @@ function checkExplicit(document: SettingsDocument, report: Report): void {
       const text = policy[key];
       const address = text ? parseAddress(text) : undefined;
       if (!text || !address) continue;
-      const { family, value } = address;
-      const pool = pools.find((one) => cidrContains(one, { family, first: value, last: value }));
+      const pool = pools.find((one) => cidrContains(one, address));
       if (!pool) report(`${key} ${text} lies in no pool`, 'users', user, key);
-      else if (isReserved(pool, value)) {
+      else if (isReserved(pool, address)) {
         report(`${key} ${text} is the network, broadcast or gateway address of its pool`, 'users', user, key);
       }
       const owner = owners.get(text);
@@ -151,9 +153,11 @@ function checkExplicit(document: SettingsDocument, report: Report): void {
 }
 
 /** What no client gets (addresses.ts). */
-function isReserved(pool: Cidr, value: bigint): boolean {
-  const gateway = parseAddress(gatewayAddress(formatCidr(pool)))?.value;
-  return value === pool.first || value === gateway || (pool.family === 'ipv4' && value === pool.last);
+function isReserved(pool: Cidr, address: Uint8Array): boolean {
+  const host = toBigint(address) - toBigint(pool.network);
+  const gateway = gatewayOf(pool);
+  if (host === 0n || (gateway && toBigint(gateway) === toBigint(address))) return true;
+  return pool.family === 'ipv4' && host === (1n << BigInt(32 - pool.prefixLength)) - 1n;
 }
 
 /** Looks at every file that the settings name: there, readable, and certificates that load and fit their keys. */
@@ -166,22 +170,8 @@ export async function checkFiles(document: SettingsDocument, settings: Settings)
   if (settings.packagesDir && !(await isFolder(settings.packagesDir))) {
     report(`packages-dir ${settings.packagesDir} is no folder`, 'packages-dir');
   }
-  const scopes: [string[], { profileFile?: string }][] = [
-    [[], settings.policy],
-    ...Object.entries(settings.profiles).map(([name, { policy }]): [string[], { profileFile?: string }] => [
-      ['profiles', name],
-      policy,
-    ]),
-    ...Object.entries(settings.groups).map(([name, policy]): [string[], { profileFile?: string }] => [
-      ['groups', name],
-      policy,
-    ]),
-    ...Object.entries(settings.users).map(([name, policy]): [string[], { profileFile?: string }] => [
-      ['users', name],
-      policy,
-    ]),
-  ];
-  for (const [path, { profileFile }] of scopes) {
+  for (const { path, policy } of policyScopes(settings)) {
+    const { profileFile } = policy;
     if (profileFile) await checkReadable('profile-file', profileFile, report, path);
   }
   await checkTlsFiles(settings.tls, report, []);
@@ -194,90 +184,14 @@ export async function checkFiles(document: SettingsDocument, settings: Settings)
 }
 
 async function checkTlsFiles(tls: TlsSettings, report: Report, path: string[]): Promise<void> {
-  for (const [index, certFile] of tls.certFiles.entries()) {
-    const keyFile = tls.keyFiles[index];
-    if (keyFile === undefined) continue; // reported with the counts
-    const cert = await checkReadable('server-cert', certFile, report, path);
-    const key = await checkReadable('server-key', keyFile, report, path);
-    if (cert && key) checkPair({ certFile, cert, keyFile, key }, report, path);
-  }
-  const ca = tls.caFile ? await checkReadable('ca-cert', tls.caFile, report, path) : undefined;
-  if (ca)
-    tryContext(
-      { ca },
-      `ca-cert ${tls.caFile} holds no certificate that can be read`,
-      report,
-      path,
-      'ca-cert',
-    );
-  if (ca && !ca.includes('-----BEGIN '))
-    report(`ca-cert ${tls.caFile} holds no PEM certificate`, ...path, 'ca-cert');
-  const crl = tls.crlFile ? await checkReadable('crl', tls.crlFile, report, path) : undefined;
-  if (crl) tryContext({ crl }, `crl ${tls.crlFile} holds no list that can be read`, report, path, 'crl');
+  const read = await readTlsFiles(tls);
+  if ('files' in read) return;
+  for (const { key, message } of read.problems) report(message, ...path, key);
 }
 
-function checkPair(
-  pair: { certFile: string; cert: Buffer; keyFile: string; key: Buffer },
-  report: Report,
-  path: string[],
-): void {
-  const { certFile, cert, keyFile, key } = pair;
-  let certificate: X509Certificate;
-  try {
-    certificate = new X509Certificate(cert);
-  } catch {
-    return report(`server-cert ${certFile} holds no certificate that can be read`, ...path, 'server-cert');
-  }
-  try {
-    if (!certificate.checkPrivateKey(createPrivateKey(key))) {
-      return report(`server-key ${keyFile} is not the key of server-cert ${certFile}`, ...path, 'server-key');
-    }
-  } catch {
-    return report(
-      `server-key ${keyFile} holds no private key that can be read (encrypted keys cannot)`,
-      ...path,
-      'server-key',
-    );
-  }
-  tryContext(
-    { cert, key },
-    `server-cert ${certFile} cannot be used with its key`,
-    report,
-    path,
-    'server-cert',
-  );
-}
-
-function tryContext(
-  options: { cert?: Buffer; key?: Buffer; ca?: Buffer; crl?: Buffer },
-  message: string,
-  report: Report,
-  path: string[],
-  key: string,
-): void {
-  try {
-    createSecureContext(options);
-  } catch (error) {
-    report(`${message}: ${error instanceof Error ? error.message : String(error)}`, ...path, key);
-  }
-}
-
-async function checkReadable(
-  key: string,
-  file: string,
-  report: Report,
-  path: string[],
-): Promise<Buffer | undefined> {
-  try {
-    await access(file, constants.R_OK);
-    return await readFile(file);
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : '';
-    const why =
-      code === 'ENOENT' ? 'does not exist' : code === 'EACCES' ? 'may not be read' : 'cannot be read';
-    report(`${key} ${file} ${why}`, ...path, key);
-    return undefined;
-  }
+async function checkReadable(key: string, file: string, report: Report, path: string[]): Promise<void> {
+  const read = await readNamed(file);
+  if (typeof read === 'string') report(`${key} ${file} ${read}`, ...path, key);
 }
 
 async function isFolder(path: string): Promise<boolean> {
@@ -286,6 +200,3 @@ async function isFolder(path: string): Promise<boolean> {
     () => false,
   );
 }
-
-/** First parts of paths that the protocol has for itself; a profile is reached by `/NAME`. */
-const RESERVED_PATHS = new Set(['auth', 'cache', 'cscosslc', 'logout', 'profiles', 'svc', 'vpn']);

@@ -6,6 +6,7 @@ import {
   choice,
   flag,
   integer,
+  lines,
   listOf,
   mapped,
   nearest,
@@ -14,7 +15,8 @@ import {
   text,
 } from '@sallyport/chassis';
 import type { Key, Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
-import { formatAddress, formatCidr, parseAddress, parseCidr } from './cidr.ts';
+import { familyOf, formatAddress, formatCidr, parseAddress, parseCidr } from '@sallyport/protocol';
+import type { IpFamily } from '@sallyport/protocol';
 
 // Limits
 
@@ -36,16 +38,16 @@ const count = integer(0, MAX_COUNT);
 const path = text(MAX_PATH_BYTES);
 const seconds = integer(0, YEAR_SECONDS);
 const someSeconds = integer(1, YEAR_SECONDS);
-const banner = text(MAX_BANNER_BYTES);
+const banner = lines(MAX_BANNER_BYTES);
 
 const FAMILIES = { ipv4: 'IPv4', ipv6: 'IPv6' };
 
-function addressOf(family: 'ipv4' | 'ipv6' | 'any'): ValueType<string> {
+function addressOf(family: IpFamily | 'any'): ValueType<string> {
   const what = family === 'any' ? 'IP address' : `${FAMILIES[family]} address`;
   return parsed<string>(`an ${what}`, (value) => {
     const found = parseAddress(value);
-    if (!found || (family !== 'any' && found.family !== family)) return { problem: `is no ${what}` };
-    return { value: formatAddress(found.family, found.value) };
+    if (!found || (family !== 'any' && familyOf(found) !== family)) return { problem: `is no ${what}` };
+    return { value: formatAddress(found) };
   });
 }
 
@@ -54,14 +56,14 @@ function readCidr(value: string): Parsed<string> {
   if (!found) return { problem: 'is no CIDR; write for example 10.0.0.0/8 or fd00::/48' };
   const normal = formatCidr(found);
   const start = parseAddress(value.split('/')[0] ?? '');
-  return start?.value === found.first
+  return start && formatAddress(start) === formatAddress(found.network)
     ? { value: normal }
     : { problem: `has bits after its prefix; write ${normal}` };
 }
 
 const cidr = parsed<string>('a CIDR', readCidr);
 
-function pool(family: 'ipv4' | 'ipv6', shortest: number, longest: number): ValueType<string> {
+function pool(family: IpFamily, shortest: number, longest: number): ValueType<string> {
   const what = `${FAMILIES[family]} network`;
   return mapped<string, string>(cidr, `an ${what} as a CIDR, /${shortest} to /${longest}`, (value) => {
     const found = parseCidr(value);
@@ -102,7 +104,7 @@ const hostAndPort = parsed<string>('HOST:PORT', (value) => {
   const found = /^(?:\[([^\]]+)\]|([^:\s]+)):(\d{1,5})$/.exec(value);
   if (!found) return { problem: 'is not HOST:PORT, for example 127.0.0.1:9480' };
   const [, ipv6, host = '', portText] = found;
-  const good = ipv6 === undefined ? DOMAIN.test(host) : parseAddress(ipv6)?.family === 'ipv6';
+  const good = ipv6 === undefined ? DOMAIN.test(host) : parseAddress(ipv6)?.length === 16;
   if (!good) return { problem: 'names no host; write for example 127.0.0.1:9480 or [::1]:9480' };
   const number = Number(portText);
   return number >= 1 && number <= 65_535 ? { value } : { problem: 'names no port from 1 to 65535' };
@@ -202,7 +204,10 @@ const TLS_KEYS = {
     about: 'PEM file of the CAs for client certificates; without it none are asked for.',
     example: 'tls/clients-ca.pem',
   }),
-  crl: key(path, '', { about: 'PEM file of revoked client certificates.', example: 'tls/clients.crl' }),
+  crl: key(path, '', {
+    about: 'PEM or DER file of revoked client certificates.',
+    example: 'tls/clients.crl',
+  }),
   'tls-min-version': key(tlsVersion, 'TLSv1.2', {
     defaultText: '`1.2`',
     about: 'Oldest TLS version.',
@@ -360,7 +365,8 @@ const PROFILE_KEYS = {
     example: 'Staff',
   }),
   methods: key(listOf(method), ['local'], {
-    about: 'Who checks the login; several must all agree and name the same user.',
+    about:
+      'Who checks the login; several must all agree and name the same user. With certificate alone every good certificate logs in, also of a user who is not in users-file; who is locked there is refused.',
     example: '[certificate, local]',
   }),
   group: key(accountName, '', {
@@ -479,7 +485,7 @@ export const SETTINGS_KEYS = {
   }),
   strap: key(choice('off', 'lenient', 'strict'), 'lenient', {
     about:
-      'Binding of sessions to a key of the client: off, lenient (checked when the client offers it), strict (a session that began with it must keep it).',
+      'Binding of sessions to a key of the client: off, lenient (checked when the client offers it), strict (a CONNECT without a good proof is refused, also from clients that know nothing of it).',
     example: 'strict',
   }),
   'auth-timeout': key(integer(10, DAY_SECONDS), 240, {

@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { keyPlaces } from '@sallyport/chassis';
+import { DEFAULT_GRANT } from './grant-fields.ts';
 import { exampleSettings } from './settings-example.ts';
 import { MAX_BANNER_BYTES, SETTINGS_KEYS } from './settings-keys.ts';
 import {
-  DEFAULT_GRANT,
   parseSettings,
   poolsOf,
   readSettings,
@@ -56,7 +56,7 @@ profiles:
   staff: { label: "Staff & friends", methods: [local], group: staff, route: default }
   guests: { default: true, allow-groups: guests }
 groups: { staff: { dns: [], profile-file: staff.xml }, 100: {} }
-users: { alice: { explicit-ipv4: 10.90.1.1, banner: "Hi" }, constructor: {} }
+users: { alice: { explicit-ipv4: 10.90.1.1, banner: "Hi\\nthere\\n" }, constructor: {} }
 vhosts: { VPN.example.org: { server-cert: a.pem, server-key: b.pem, profiles: [staff] } }
 `);
   assert.deepEqual(settings.policy.routes, ['10.0.0.0/8', 'fd00::/32']);
@@ -66,7 +66,7 @@ vhosts: { VPN.example.org: { server-cert: a.pem, server-key: b.pem, profiles: [s
   assert.deepEqual(settings.profiles.guests?.allowGroups, ['guests']);
   assert.deepEqual({ ...settings.groups.staff }, { dns: [], profileFile: '/etc/vpn/staff.xml' });
   assert.ok(settings.groups['100']);
-  assert.deepEqual({ ...settings.users.alice }, { explicitIpv4: '10.90.1.1', banner: 'Hi' });
+  assert.deepEqual({ ...settings.users.alice }, { explicitIpv4: '10.90.1.1', banner: 'Hi\nthere' });
   assert.deepEqual({ ...settings.users.constructor }, {});
   assert.ok(!('toString' in settings.users));
   const vhost = settings.vhosts['vpn.example.org'];
@@ -106,7 +106,7 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
   ['dns:\n  - 10.0.0.53\n  - dns.example.org', 6, /dns "dns.example.org" is no IP address/],
   ['nbns: fd00::1', 4, /is no IPv4 address/],
   ['split-dns: ["a b"]', 4, /is no domain name/],
-  ['banner: "a\\r\\nSet-Cookie: x"', 4, /must not hold line ends/],
+  ['banner: "a\\r\\nSet-Cookie: x"', 4, /must not hold control characters/],
   [`pre-login-banner: ${'é'.repeat(MAX_BANNER_BYTES / 2)}x`, 4, /is 497 bytes long, the limit is 496/],
   ['explicit-ipv4: 10.90.1.1', 4, /"explicit-ipv4" cannot stand at the top level; its place is a user/],
   ['groups: { a: { tcp-port: 443 } }', 4, /"tcp-port" cannot stand in a group; its place is the top level/],
@@ -117,6 +117,8 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
   ['profiles: { 1st: {} }', 4, /"1st" cannot be the name of a profile/],
   ['profiles: { "a<b": {} }', 4, /cannot be the name of a profile/],
   ['profiles: { auth: {} }', 4, /is a path of the protocol/],
+  ['profiles: { VPNManifest.xml: {} }', 4, /is a path of the protocol/],
+  ['profiles: { CSCOSSLC: {} }', 4, /is a path of the protocol/],
   ['profiles: { a: { methods: radius } }', 4, /methods "radius" is not built yet/],
   ['profiles: { a: { methods: [local, cretificate] } }', 4, /is no method; did you mean "certificate"\?/],
   ['profiles: { a: { methods: [] } }', 4, /nobody could log in/],

@@ -11,10 +11,11 @@ import { dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { keyPlaces, problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassis';
 import type { ConfigDocument } from '@sallyport/chassis';
-import type { Grant } from '@sallyport/protocol';
+import { policyFields } from './grant-fields.ts';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
-import { OCSERV_HINTS, POLICY_KEYS, SETTINGS_KEYS } from './settings-keys.ts';
+import { OCSERV_HINTS, SETTINGS_KEYS } from './settings-keys.ts';
 import type { PolicyValues, SettingsValues, TlsValues } from './settings-keys.ts';
+import { policyScopes } from './settings.ts';
 import type { PolicyKeys, ProfileSettings, Settings, TlsSettings, VhostSettings } from './settings.ts';
 
 export type SettingsResult = { settings: Settings } | { errors: string[] };
@@ -68,12 +69,7 @@ function written(settings: Settings, field: keyof Settings): unknown {
 
 /** Networks of all scopes, each once: what the TUN device routes and `return-path: nat` covers. */
 export function poolsOf(settings: Settings): { ipv4: string[]; ipv6: string[] } {
-  const policies = [
-    settings.policy,
-    ...Object.values(settings.profiles).map((profile) => profile.policy),
-    ...Object.values(settings.groups),
-    ...Object.values(settings.users),
-  ];
+  const policies = policyScopes(settings).map(({ policy }) => policy);
   return {
     ipv4: [...new Set(policies.flatMap((policy) => policy.ipv4Pools ?? []))],
     ipv6: [...new Set(policies.flatMap((policy) => policy.ipv6Pools ?? []))],
@@ -178,38 +174,10 @@ function tlsOf(values: TlsValues, base: string, wider?: TlsSettings): TlsSetting
 }
 
 function policyOf(values: PolicyValues, base: string): PolicyKeys {
-  const file = values['profile-file'];
-  const all: { [N in keyof Omit<Grant, 'group'>]: Grant[N] | undefined } = {
-    ipv4Pools: values['ipv4-network'],
-    ipv6Pools: values['ipv6-network'],
-    ipv6SubnetPrefix: values['ipv6-subnet-prefix'],
-    explicitIpv4: values['explicit-ipv4'],
-    explicitIpv6: values['explicit-ipv6'],
-    routes: values.route,
-    noRoutes: values['no-route'],
-    dns: values.dns,
-    nbns: values.nbns,
-    defaultDomain: values['default-domain'],
-    splitDns: values['split-dns'],
-    tunnelAllDns: values['tunnel-all-dns'],
-    clientBypassProtocol: values['client-bypass-protocol'],
-    mtuBytes: values.mtu,
-    dpdSeconds: values.dpd,
-    mobileDpdSeconds: values['mobile-dpd'],
-    keepaliveSeconds: values.keepalive,
-    idleTimeoutSeconds: values['idle-timeout'],
-    mobileIdleTimeoutSeconds: values['mobile-idle-timeout'],
-    sessionTimeoutSeconds: values['session-timeout'],
-    cookieTimeoutSeconds: values['cookie-timeout'],
-    disconnectedTimeoutSeconds: values['disconnected-timeout'],
-    rekeySeconds: values['rekey-time'],
-    maxSameClients: values['max-same-clients'],
-    onLimit: values['on-limit'],
-    banner: values.banner,
-    noUdp: values['no-udp'],
-    profileFile: file === undefined ? undefined : absolute(base, file),
-  };
-  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+  const policy = policyFields(values);
+  return policy.profileFile === undefined
+    ? policy
+    : { ...policy, profileFile: absolute(base, policy.profileFile) };
 }
 
 function absolute(base: string, path: string): string {
@@ -242,39 +210,6 @@ const START_ONLY = {
   node: 'node',
   'users-file': 'usersFile',
 } as const satisfies Record<string, keyof Settings>;
-
-/** What a session may use where the configuration says nothing. */
-export const DEFAULT_GRANT: Readonly<Grant> = {
-  group: '',
-  ipv4Pools: POLICY_KEYS['ipv4-network'].default,
-  ipv6Pools: POLICY_KEYS['ipv6-network'].default,
-  ipv6SubnetPrefix: POLICY_KEYS['ipv6-subnet-prefix'].default,
-  explicitIpv4: POLICY_KEYS['explicit-ipv4'].default,
-  explicitIpv6: POLICY_KEYS['explicit-ipv6'].default,
-  routes: POLICY_KEYS.route.default,
-  noRoutes: POLICY_KEYS['no-route'].default,
-  dns: POLICY_KEYS.dns.default,
-  nbns: POLICY_KEYS.nbns.default,
-  defaultDomain: POLICY_KEYS['default-domain'].default,
-  splitDns: POLICY_KEYS['split-dns'].default,
-  tunnelAllDns: POLICY_KEYS['tunnel-all-dns'].default,
-  clientBypassProtocol: POLICY_KEYS['client-bypass-protocol'].default,
-  mtuBytes: POLICY_KEYS.mtu.default,
-  dpdSeconds: POLICY_KEYS.dpd.default,
-  mobileDpdSeconds: POLICY_KEYS['mobile-dpd'].default,
-  keepaliveSeconds: POLICY_KEYS.keepalive.default,
-  idleTimeoutSeconds: POLICY_KEYS['idle-timeout'].default,
-  mobileIdleTimeoutSeconds: POLICY_KEYS['mobile-idle-timeout'].default,
-  sessionTimeoutSeconds: POLICY_KEYS['session-timeout'].default,
-  cookieTimeoutSeconds: POLICY_KEYS['cookie-timeout'].default,
-  disconnectedTimeoutSeconds: POLICY_KEYS['disconnected-timeout'].default,
-  rekeySeconds: POLICY_KEYS['rekey-time'].default,
-  maxSameClients: POLICY_KEYS['max-same-clients'].default,
-  onLimit: POLICY_KEYS['on-limit'].default,
-  banner: POLICY_KEYS.banner.default,
-  noUdp: POLICY_KEYS['no-udp'].default,
-  profileFile: POLICY_KEYS['profile-file'].default,
-};
 
 const REFERENCE_INTRODUCTION = `
 One YAML file, by default \`sallyport.yaml\` in the state folder. Generated from the program; do not edit.

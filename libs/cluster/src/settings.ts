@@ -1,4 +1,4 @@
-import type { Grant, Origin } from '@sallyport/protocol';
+import type { Grant } from '@sallyport/protocol';
 
 /**
  * The configuration document as the services see it: parsed, with defaults, paths absolute.
@@ -82,4 +82,20 @@ export interface ProfileSettings {
 /** Policy keys set at one scope: those that are absent come from the next wider one. `group` is not a key. */
 export type PolicyKeys = Partial<Omit<Grant, 'group'>>;
 
-export type PolicyScope = Origin['scope'];
+/** Every place of the configuration where policy stands, the widest first; `path` is where, as in the YAML. */
+export function policyScopes(settings: Settings): { path: string[]; policy: PolicyKeys }[] {
+  const profiles = Object.values(settings.profiles).map(({ name, policy }) => [name, policy] as const);
+  const [groups, users] = [Object.entries(settings.groups), Object.entries(settings.users)];
+  return scopesOf<PolicyKeys>(settings.policy, { profiles, groups, users });
+}
+
+/** The same for a configuration that is not read yet: `named` by the key that names stand under. */
+export function scopesOf<P>(
+  top: P,
+  named: Record<'profiles' | 'groups' | 'users', Iterable<readonly [string, P]> | undefined>,
+): { path: string[]; policy: P }[] {
+  const scopes = Object.entries(named).flatMap(([key, all]) =>
+    Array.from(all ?? [], ([name, policy]) => ({ path: [key, name], policy })),
+  );
+  return [{ path: [], policy: top }, ...scopes];
+}

@@ -44,15 +44,22 @@ inNamespace(import.meta.url, () => {
     });
   }
 
-  test('the device has the first host of each pool and no other address, and is gone after close', async (t) => {
-    const pools = ['10.90.0.0/16', '10.90.9.0/24', '10.91.0.0/24', '10.92.0.4/32', 'fd00:90::/48'];
+  test('the device has the address of the gateway in each pool and no other address, and is gone after close', async (t) => {
+    const pools = [
+      '10.90.0.0/16',
+      '10.90.9.0/24',
+      '10.91.0.0/24',
+      '10.92.0.4/32',
+      '10.92.0.8/31',
+      'fd00:90::/48',
+    ];
     const engine = await createEngine({ engine: 'auto', device: 'sptest1', pools });
     t.after(() => engine.close());
     assert.equal(engine.device, 'sptest1');
     const addresses = ip('-o', 'address', 'show', 'dev', 'sptest1').matchAll(/inet6? (\S+)/g);
     assert.deepEqual(
       [...addresses].map((match) => match[1]),
-      ['10.90.0.1/32', '10.91.0.1/32', 'fd00:90::1/128'],
+      ['10.90.0.1/32', '10.91.0.1/32', '10.92.0.8/32', 'fd00:90::1/128'],
     );
     assert.match(ip('link', 'show', 'dev', 'sptest1'), /mtu 1500/);
     for (const pool of pools.slice(0, 3)) assert.match(ip('route'), new RegExp(`^${pool} dev sptest1`, 'm'));

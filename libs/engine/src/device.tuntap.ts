@@ -3,9 +3,9 @@ import { createRequire } from 'node:module';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   cidrContains,
-  firstHost,
   formatAddress,
   formatCidr,
+  gatewayOf,
   parseCidr,
   type Cidr,
 } from '@sallyport/protocol';
@@ -193,16 +193,15 @@ async function configureDevice(settings: TunSettings): Promise<void> {
   }
 }
 
-/** First host of each pool; none where the pool is a single address, which is a client's. */
+/** The gateway's address in each pool that lies in no other. */
 export function gatewayAddresses(pools: readonly Cidr[]): string[] {
   const outer = pools.filter(
     (pool, at) =>
-      pool.prefixLength < pool.network.length * 8 &&
       !pools.some(
         (other, i) => i !== at && other.prefixLength < pool.prefixLength && cidrContains(other, pool.network),
       ),
   );
-  return [...new Set(outer.map((pool) => formatAddress(firstHost(pool))))];
+  return [...new Set(outer.flatMap((pool) => gatewayOf(pool) ?? []).map(formatAddress))];
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -4,17 +4,28 @@ import {
   cidrContains,
   cidrsOverlap,
   dottedMask,
-  firstHost,
   formatAddress,
   formatCidr,
+  fromBigint,
+  gatewayOf,
   parseAddress,
   parseCidr,
+  toBigint,
 } from './ip.ts';
 
 test('reads and writes addresses in one form', () => {
   const forms = {
     '10.0.0.1': '10.0.0.1',
+    '255.255.255.255': '255.255.255.255',
     '::1': '::1',
+    '::': '::',
+    '1::': '1::',
+    '::1.2.3.4': '::102:304',
+    '::ffff:10.0.0.1': '::ffff:a00:1',
+    '64:ff9b::192.0.2.1': '64:ff9b::c000:201',
+    '1:2:3:4:5:6:1.2.3.4': '1:2:3:4:5:6:102:304',
+    '2001:db8:0:0:1:0:0:1': '2001:db8::1:0:0:1',
+    '2001:db8:0:1:1:1:1:1': '2001:db8:0:1:1:1:1:1',
     'FD00:0:0:0:0:0:0:00a1': 'fd00::a1',
     '2001:db8:0:1:0:0:0:1': '2001:db8:0:1::1',
   };
@@ -28,6 +39,12 @@ test('refuses what only looks like an address', () => {
     '10.1',
     '0x0a.0.0.1',
     '10.0.0.256',
+    '010.0.0.1',
+    '::1.2.3.400',
+    '::01.2.3.4',
+    '::0x1.2.3.4',
+    '1.2.3.4::',
+    '1:2:3:4:5:6:7:1.2.3.4',
     '10.0.0.1 ',
     'fe80::1%eth0',
     '1::2::3',
@@ -47,6 +64,8 @@ test('reads CIDRs with a length or a mask, and clears the host bits', () => {
     '0.0.0.0/0': '0.0.0.0/0',
     'fd00:90::7/65': 'fd00:90::/65',
     'fd00::ff/125': 'fd00::f8/125',
+    '::1.2.3.4/96': '::/96',
+    '10.0.0.0/0.0.0.0': '0.0.0.0/0',
   };
   for (const [text, form] of Object.entries(forms)) {
     const cidr = parseCidr(text);
@@ -59,6 +78,7 @@ test('reads CIDRs with a length or a mask, and clears the host bits', () => {
     '10.0.0.0/8/8',
     '10.0.0.0/255.0.255.0',
     'fd00::/129',
+    'fd00::/255.0.0.0',
     '10.0.0.0/8;id',
   ]) {
     assert.equal(parseCidr(text), undefined, text);
@@ -78,10 +98,31 @@ test('knows what lies in a CIDR, and which two meet', () => {
   );
 });
 
-test('gives the first host and the mask', () => {
-  assert.equal(formatAddress(firstHost(cidr('10.90.0.0/16'))), '10.90.0.1');
-  assert.equal(formatAddress(firstHost(cidr('10.90.0.4/32'))), '10.90.0.4');
-  assert.equal(formatAddress(firstHost(cidr('fd00:90::/64'))), 'fd00:90::1');
+test('names the gateway of a pool', () => {
+  const gateways = {
+    '10.90.0.0/16': '10.90.0.1',
+    '10.90.3.7/16': '10.90.0.1',
+    '10.90.0.4/30': '10.90.0.5',
+    '10.90.0.2/31': '10.90.0.2',
+    'fd00:90::/64': 'fd00:90::1',
+    'fd00:90::2/127': 'fd00:90::2',
+  };
+  for (const [pool, gateway] of Object.entries(gateways))
+    assert.equal(formatAddress(gatewayOf(cidr(pool)) ?? new Uint8Array(4)), gateway, pool);
+  assert.equal(gatewayOf(cidr('10.90.0.4/32')), undefined);
+  assert.equal(gatewayOf(cidr('fd00:90::4/128')), undefined);
+});
+
+test('an address is a number and back', () => {
+  for (const text of ['0.0.0.0', '10.90.255.1', '255.255.255.255', '::', 'fd00:90::ff', 'ffff::ffff']) {
+    const bytes = parseAddress(text) ?? new Uint8Array(0);
+    assert.deepEqual(fromBigint(toBigint(bytes), bytes.length), bytes, text);
+  }
+  assert.equal(toBigint(Uint8Array.of(10, 90, 0, 1)), 0x0a_5a_00_01n);
+  assert.equal(toBigint(cidr('fd00::1').network), (0xfd00n << 112n) + 1n);
+});
+
+test('gives the mask', () => {
   assert.deepEqual([0, 1, 17, 24, 32].map(dottedMask), [
     '0.0.0.0',
     '128.0.0.0',

@@ -13,8 +13,24 @@ export type IpFamily = 'ipv4' | 'ipv6';
 /** @returns 4 or 16 bytes; undefined if the text is not a plain address (four decimal parts, or IPv6 without a zone). */
 export function parseAddress(text: string): Uint8Array | undefined {
   if (ipaddr.IPv4.isValidFourPartDecimal(text)) return Uint8Array.from(ipaddr.IPv4.parse(text).toByteArray());
-  if (!text.includes(':') || text.includes('%') || !ipaddr.IPv6.isValid(text)) return undefined;
-  return Uint8Array.from(ipaddr.IPv6.parse(text).toByteArray());
+  if (!text.includes(':') || text.includes('%')) return undefined;
+  const groups = text.includes('.') ? withoutDots(text) : text;
+  if (groups === undefined || !ipaddr.IPv6.isValid(groups)) return undefined;
+  return Uint8Array.from(ipaddr.IPv6.parse(groups).toByteArray());
+}
+
+export function familyOf(address: Uint8Array): IpFamily {
+  return address.length === 4 ? 'ipv4' : 'ipv6';
+}
+
+/** @param bytes big-endian. */
+export function toBigint(bytes: Uint8Array): bigint {
+  return bytes.reduce((value, byte) => (value << 8n) | BigInt(byte), 0n);
+}
+
+/** The inverse. @param length 4 or 16 bytes; what does not fit is cut off at the top. */
+export function fromBigint(value: bigint, length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, at) => Number((value >> BigInt(8 * (length - 1 - at))) & 0xffn));
 }
 
 /** Dotted, or RFC 5952. @param bytes 4 or 16 of them. */
@@ -31,8 +47,8 @@ export function parseCidr(text: string): Cidr | undefined {
   const bits = address.length * 8;
   const prefixLength = maskText === undefined ? bits : parseMask(maskText, bits);
   if (prefixLength === undefined) return undefined;
-  const family = bits === 32 ? 'ipv4' : 'ipv6';
-  return { family, network: address.map((byte, at) => byte & maskByte(prefixLength, at)), prefixLength };
+  const network = address.map((byte, at) => byte & maskByte(prefixLength, at));
+  return { family: familyOf(address), network, prefixLength };
 }
 
 export function formatCidr(cidr: Cidr): string {
@@ -48,17 +64,29 @@ export function cidrsOverlap(a: Cidr, b: Cidr): boolean {
   return a.prefixLength <= b.prefixLength ? cidrContains(a, b.network) : cidrContains(b, a.network);
 }
 
-/** First host: the gateway's own address in a pool. */
-export function firstHost(cidr: Cidr): Uint8Array {
-  const host = Uint8Array.from(cidr.network);
-  const last = host.length - 1;
-  if (cidr.prefixLength < host.length * 8) host[last] = (host[last] ?? 0) | 1;
-  return host;
+/**
+ * The gateway's own address in a pool: the first host, in a /31 and a /127 the lower of the two (RFC 3021, RFC 6164).
+ * @returns undefined in a pool of one address: it is a client's.
+ */
+export function gatewayOf(pool: Cidr): Uint8Array | undefined {
+  const { network, prefixLength } = pool;
+  const hostBits = network.length * 8 - prefixLength;
+  if (hostBits === 0) return undefined;
+  return fromBigint(toBigint(network) + (hostBits === 1 ? 0n : 1n), network.length);
 }
 
 /** `255.255.0.0` for 16. */
 export function dottedMask(prefixLength: number): string {
   return [0, 1, 2, 3].map((at) => maskByte(prefixLength, at)).join('.');
+}
+
+/** The dotted end of RFC 4291 §2.2 (`::1.2.3.4`) as two groups: ipaddr.js would make `::ffff:1.2.3.4` of this one. */
+function withoutDots(text: string): string | undefined {
+  const end = text.lastIndexOf(':') + 1;
+  const dotted = text.slice(end);
+  if (!ipaddr.IPv4.isValidFourPartDecimal(dotted)) return undefined;
+  const value = toBigint(Uint8Array.from(ipaddr.IPv4.parse(dotted).toByteArray()));
+  return `${text.slice(0, end)}${(value >> 16n).toString(16)}:${(value & 0xffffn).toString(16)}`;
 }
 
 function parseMask(text: string, bits: number): number | undefined {

@@ -10,7 +10,7 @@ import type * as wire from './wire.ts';
 
 /** What the admin service stands on. */
 export interface AdminParts {
-  sessions: Pick<Sessions, 'list' | 'get' | 'end' | 'endOfUser'>;
+  sessions: Pick<Sessions, 'list' | 'findByPrefix' | 'get' | 'end' | 'endOfUser'>;
   node: NodeService;
   events: EventLog;
   accounts: Accounts;
@@ -163,7 +163,7 @@ export class AdminController {
     const exact = id === '' ? undefined : await this.#parts.sessions.get(id);
     if (exact && exact.state !== 'closed') return [exact];
     if (one && id.length < SHORT_ID_LENGTH) return [];
-    const found = (await this.#parts.sessions.list()).filter((session) => session.id.startsWith(id));
+    const found = await this.#parts.sessions.findByPrefix(id);
     return one && found.length > 1 ? [] : found;
   }
 

@@ -6,9 +6,16 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { after, before, beforeEach, test } from 'node:test';
 import { createLog, StartError } from '@sallyport/chassis';
-import { DEFAULT_GRANT, MemoryEventLog, MemorySessions, hashToken, newToken } from '@sallyport/cluster';
+import {
+  DEFAULT_GRANT,
+  forGrantFields,
+  MemoryEventLog,
+  MemorySessions,
+  hashToken,
+  newToken,
+} from '@sallyport/cluster';
 import type { NodeService, Session, TunnelInfo } from '@sallyport/cluster';
-import type { GrantOrigins } from '@sallyport/protocol';
+import type { Origin } from '@sallyport/protocol';
 import { serveAdmin } from '../admin/serve-admin.ts';
 import type { AdminServer } from '../admin/serve-admin.ts';
 import type { Account, AccountOrder, ReloadResult } from '../admin/ports.ts';
@@ -156,7 +163,7 @@ test('show user and show id find theirs only, and say when there is none', async
   }
 });
 
-test('ten thousand tunnels come in less than a second', async () => {
+test('ten thousand tunnels come within three seconds', async () => {
   world.node.list = Array.from({ length: 10_000 }, (_, i) => tunnel(i + 1, `user${i}`));
   const start = performance.now();
   const { json } = await run('-j', 'show', 'users');
@@ -200,7 +207,12 @@ test('show status has the keys of occtl and counts what happened', async () => {
     ].map((key) => field(json, key)),
     ['online', 3660, NOW / 1000 - 3660, ' 1h:01m', 2, 1, 1, 1300, 1434, '9.9.9'],
   );
-  assert.match((await run('show', 'status')).text, /Status: online\n {2}Version: 9\.9\.9\n/);
+  const unmeasured = field(json, 'Not measured');
+  assert.deepEqual(unmeasured, ['Median latency', 'STDEV latency', 'Average auth time', 'Max auth time']);
+  for (const key of unmeasured) assert.equal(field(json, key), 'unknown');
+  const { text } = await run('show', 'status');
+  assert.match(text, /Status: online\n {2}Version: 9\.9\.9\n/);
+  assert.doesNotMatch(text, /latency|auth time/);
 });
 
 test('sessions are listed, found by the beginning of their id, and terminated', async () => {
@@ -534,15 +546,12 @@ function tunnel(tunnelId: number, user: string, more: Partial<TunnelInfo> = {}):
 }
 
 function createSession(user: string): Promise<Session> {
-  const origins = Object.fromEntries(
-    Object.keys(DEFAULT_GRANT).map((key) => [key, { scope: 'default', name: '' }]),
-  );
   return sessions.create({
     tokenHash: hashToken(newToken()),
     user,
     profile: 'staff',
     grant: { ...DEFAULT_GRANT, group: 'staff', ipv4Pools: ['10.90.0.0/16'] },
-    origins: origins as GrantOrigins,
+    origins: forGrantFields((): Origin => ({ scope: 'default', name: '' })),
     client: { address: '192.0.2.7', userAgent: 'AnyConnect', platform: 'linux-64', hostname: 'laptop' },
     strapKey: '',
   });
@@ -641,6 +650,7 @@ const STATUS_KEYS = [
   'Version',
   'Node',
   'Config revision',
+  'Not measured',
 ];
 
 const SESSION_KEYS = [

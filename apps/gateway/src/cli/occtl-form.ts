@@ -24,10 +24,11 @@ export function statusJson(status: StatusResponse, now: number): JsonObject {
     'Active sessions': status.activeSessions,
     'Total sessions': Number(status.totalSessions),
     'Total authentication failures': Number(status.authenticationFailures),
+    // No address is ever banned.
     'IPs in ban list': 0,
-    'Median latency': '<1ms',
+    'Median latency': UNKNOWN,
     raw_median_latency: 0,
-    'STDEV latency': '<1ms',
+    'STDEV latency': UNKNOWN,
     raw_stdev_latency: 0,
     'Last stats reset': clock(startedMs),
     '_Last stats reset': interval(startedMs, now),
@@ -37,9 +38,9 @@ export function statusJson(status: StatusResponse, now: number): JsonObject {
     'Timed out (idle) sessions': Number(status.timedOutIdleSessions),
     'Closed due to error sessions': Number(status.closedErrorSessions),
     'Authentication failures': Number(status.authenticationFailures),
-    'Average auth time': duration(0),
+    'Average auth time': UNKNOWN,
     raw_avg_auth_time: 0,
-    'Max auth time': duration(0),
+    'Max auth time': UNKNOWN,
     raw_max_auth_time: 0,
     'Average session time': duration(average),
     raw_avg_session_time: average,
@@ -53,6 +54,7 @@ export function statusJson(status: StatusResponse, now: number): JsonObject {
     Version: status.version,
     Node: status.node,
     'Config revision': status.revision,
+    'Not measured': NOT_MEASURED,
   };
 }
 
@@ -98,7 +100,7 @@ export function tunnelJson(tunnel: Tunnel, now: number): JsonObject {
     Device: tunnel.device,
     MTU: String(tunnel.mtuBytes),
     'Remote IP': tunnel.clientAddress,
-    Location: 'unknown',
+    Location: UNKNOWN,
     'Local Device IP': tunnel.localDeviceAddress,
     ...(tunnel.ipv4 && { IPv4: tunnel.ipv4, 'P-t-P IPv4': '' }),
     ...(tunnel.ipv6 && { IPv6: tunnel.ipv6, 'P-t-P IPv6': '' }),
@@ -181,7 +183,7 @@ export function sessionJson(session: SessionEntry, now: number): JsonObject {
     vhost: 'default',
     'User-Agent': session.userAgent,
     'Remote IP': session.clientAddress,
-    Location: 'unknown',
+    Location: UNKNOWN,
     session_is_open: 1,
     tls_auth_ok: 0,
     in_use: session.state === 'up' ? 1 : 0,
@@ -263,6 +265,11 @@ export function columns(head: string[], rows: string[][]): string {
     )
     .join('\n');
 }
+
+/** Keys of `show status` that scripts may need to be there, and that nobody measures: their `raw_` numbers say nothing. */
+const NOT_MEASURED = ['Median latency', 'STDEV latency', 'Average auth time', 'Max auth time'];
+/** As occtl writes it for what it does not know. */
+const UNKNOWN = 'unknown';
 
 // Forms of occtl
 

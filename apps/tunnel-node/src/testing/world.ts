@@ -1,6 +1,8 @@
 import type { Socket } from 'node:net';
 import { createLog, Metrics } from '@sallyport/chassis';
 import {
+  DEFAULT_GRANT,
+  forGrantFields,
   hashToken,
   MemorySessions,
   newToken,
@@ -11,81 +13,74 @@ import {
   type Upstream,
 } from '@sallyport/cluster';
 import { MemoryDevice, PortableEngine } from '@sallyport/engine';
-import type { Grant, GrantOrigins } from '@sallyport/protocol';
-import { Edge, type EdgeLimits, type UpstreamName } from '../edge.ts';
+import type { Grant, Origin } from '@sallyport/protocol';
+import type { EdgeLimits, UpstreamName } from '../edge.ts';
 import { TlsListener, type ListenerLimits } from '../listener.tls.ts';
-import {
-  HIGH_WATER_BYTES,
-  type ClientStream,
-  type ListenerCertificates,
-  type StreamFacts,
-} from '../listener.ts';
-import { NodeMetrics, observeNode } from '../metrics.ts';
+import type { ClientStream, ListenerCertificates, StreamFacts } from '../listener.ts';
+import { openTunnelNode, type TunnelNode } from '../open-tunnel-node.ts';
+import type { TestClock } from './clock.ts';
+import { SocketStream } from '../socket-stream.ts';
 import type { StrapMode } from '../strap.ts';
-import { Tunnels } from '../tunnels.ts';
+import type { Tunnels } from '../tunnels.ts';
 
 /** A whole tunnel node on loopback, with the memory form of the store and an engine without a kernel device. */
 export class World {
-  readonly node = { name: 'n1', incarnation: 'first' };
-  readonly metrics = new Metrics();
-  readonly device = new MemoryDevice();
-  readonly engine = new PortableEngine(this.device);
-  readonly listener: TlsListener;
-  readonly edge: Edge;
+  readonly metrics: Metrics;
+  readonly device: MemoryDevice;
+  readonly engine: PortableEngine;
   readonly tunnels: Tunnels;
   readonly sessions: MemorySessions;
-  readonly #streams: ClientStream[] = [];
+  readonly #node: TunnelNode;
+  readonly #listener: WatchedListener;
 
-  private constructor(sessions: MemorySessions, options: WorldOptions) {
-    this.sessions = sessions;
-    const metrics = new NodeMetrics(this.metrics);
-    this.tunnels = new Tunnels({
-      node: this.node,
-      gatewayName: 'gw',
-      sessions: options.store?.(sessions) ?? sessions,
-      engine: this.engine,
-      strap: options.strap ?? 'lenient',
-      metrics,
-      log: silent,
-      ...(options.connectsAtOnce && { connectsAtOnce: options.connectsAtOnce }),
-      ...(options.checkpointSeconds && { checkpointSeconds: options.checkpointSeconds }),
-    });
-    this.edge = new Edge({
-      route: options.route ?? ((target) => (target === '/' ? 'portal' : undefined)),
-      upstreams: Promise.resolve({ portal: options.portal ?? hello, downloader: hello }),
-      tunnels: this.tunnels,
-      metrics,
-      log: silent,
-      ...(options.edgeLimits && { limits: options.edgeLimits }),
-    });
-    this.listener = new TlsListener({
-      host: '127.0.0.1',
-      port: 0,
-      connectionsPerAddress: 0,
-      log: silent,
-      ...(options.listenerLimits && { limits: options.listenerLimits }),
-    });
-    observeNode(this.metrics, { listener: this.listener, engine: this.engine, tunnels: this.tunnels });
+  private constructor(parts: WorldParts) {
+    this.metrics = parts.metrics;
+    this.device = parts.device;
+    this.engine = parts.engine;
+    this.sessions = parts.sessions;
+    this.#node = parts.node;
+    this.#listener = parts.listener;
+    this.tunnels = parts.node.tunnels;
   }
 
   static async open(certificates: ListenerCertificates, options: WorldOptions = {}): Promise<World> {
-    const limits = options.limits ?? { maxClients: 0, connectsPerMinute: 0 };
-    const world = new World(await MemorySessions.open({ limits }), options);
-    world.listener.configure(certificates);
-    await world.listener.listen((stream) => {
-      world.#streams.push(stream);
-      world.edge.accept(stream);
+    const { connectsAtOnce, checkpointSeconds, edgeLimits, strap = 'lenient' } = options;
+    const sessions = await MemorySessions.open({
+      limits: options.limits ?? { maxClients: 0, connectsPerMinute: 0 },
     });
-    return world;
+    const metrics = new Metrics();
+    const device = new MemoryDevice();
+    const engine = new PortableEngine(device);
+    const listener = new WatchedListener({
+      ...{ host: '127.0.0.1', port: 0, log: silent },
+      ...(options.listenerLimits && { limits: options.listenerLimits }),
+    });
+    const node = await openTunnelNode({
+      settings: {
+        ...{ listenHost: '127.0.0.1', tcpPort: 0, maxConnectionsPerAddress: 0, trustedProxies: [], strap },
+      },
+      ...{ certificates, engine, metrics, listener, log: silent },
+      node: { name: 'n1', incarnation: 'first' },
+      sessions: options.store?.(sessions) ?? sessions,
+      upstreams: Promise.resolve({ portal: options.portal ?? hello, downloader: hello }),
+      route: options.route ?? ((target) => (target === '/' ? 'portal' : undefined)),
+      limits: {
+        ...(connectsAtOnce && { connectsAtOnce }),
+        ...(checkpointSeconds && { checkpointSeconds }),
+        ...(edgeLimits && { edge: edgeLimits }),
+      },
+      ...(options.clock && { now: options.clock.now }),
+    });
+    return new World({ metrics, device, engine, sessions, node, listener });
   }
 
   /** Most bytes that wait to be sent to one client. */
   pendingBytes(): number {
-    return Math.max(...this.#streams.map((stream) => stream.pendingBytes));
+    return Math.max(...this.#listener.streams.map((stream) => stream.pendingBytes));
   }
 
   get port(): number {
-    return this.listener.port;
+    return this.#listener.port;
   }
 
   async session(
@@ -98,7 +93,7 @@ export class World {
       user: 'alice',
       profile: 'staff',
       grant: { ...GRANT, ...grant },
-      origins: ORIGINS,
+      origins: forGrantFields((): Origin => ({ scope: 'default', name: '' })),
       client: { address: '127.0.0.1', userAgent: '', platform: '', hostname: '' },
       strapKey: '',
       ...more,
@@ -113,11 +108,30 @@ export class World {
   }
 
   async close(): Promise<void> {
-    await this.listener.close();
-    await this.edge.close();
-    await this.tunnels.close();
+    await this.#node.close();
     await this.engine.close();
     await this.sessions.close();
+  }
+}
+
+interface WorldParts {
+  metrics: Metrics;
+  device: MemoryDevice;
+  engine: PortableEngine;
+  sessions: MemorySessions;
+  node: TunnelNode;
+  listener: WatchedListener;
+}
+
+/** Keeps the streams that it handed over. */
+class WatchedListener extends TlsListener {
+  readonly streams: ClientStream[] = [];
+
+  override listen(accept: (stream: ClientStream) => void): Promise<void> {
+    return super.listen((stream) => {
+      this.streams.push(stream);
+      accept(stream);
+    });
   }
 }
 
@@ -130,27 +144,21 @@ export interface WorldOptions {
   edgeLimits?: Partial<EdgeLimits>;
   listenerLimits?: Partial<ListenerLimits>;
   limits?: SessionLimits;
+  /** Instead of the machine's; the store keeps its own. */
+  clock?: TestClock;
   /** Stands between the tunnels and the store, to make it fail. */
   store?: (sessions: MemorySessions) => Sessions;
 }
 
 /** A plain TCP connection as a ClientStream: what stands above the seam must not care. */
-export function plainStream(socket: Socket): ClientStream {
-  return {
-    duplex: socket,
-    facts: PLAIN_FACTS,
-    writeRecord: (bytes) => {
-      socket.write(bytes);
-      return socket.writableLength < HIGH_WATER_BYTES;
-    },
-    get pendingBytes() {
-      return socket.writableLength;
-    },
-    onDrain: (callback) => void socket.on('drain', callback),
-    exportKey: (_label, length) => new Uint8Array(length),
-    end: () => void socket.end(),
-    destroy: () => void socket.destroy(),
-  };
+export class PlainStream extends SocketStream {
+  constructor(socket: Socket) {
+    super(socket, PLAIN_FACTS);
+  }
+
+  override exportKey(_label: string, length: number): Uint8Array {
+    return new Uint8Array(length);
+  }
 }
 
 const hello: Upstream = async () => ({
@@ -171,38 +179,12 @@ const PLAIN_FACTS: StreamFacts = {
   servedLeafSha1: 'AB'.repeat(20),
 };
 
-export const GRANT: Grant = {
+const GRANT: Grant = {
+  ...DEFAULT_GRANT,
   group: 'staff',
   ipv4Pools: ['10.90.0.0/24'],
-  ipv6Pools: [],
-  ipv6SubnetPrefix: 128,
-  explicitIpv4: '',
-  explicitIpv6: '',
   routes: ['10.0.0.0/8'],
-  noRoutes: [],
   dns: ['10.90.0.1'],
-  nbns: [],
-  defaultDomain: '',
-  splitDns: [],
-  tunnelAllDns: false,
-  clientBypassProtocol: false,
-  mtuBytes: 0,
-  dpdSeconds: 20,
-  mobileDpdSeconds: 1800,
-  keepaliveSeconds: 20,
-  idleTimeoutSeconds: 0,
-  mobileIdleTimeoutSeconds: 0,
-  sessionTimeoutSeconds: 0,
-  cookieTimeoutSeconds: 300,
-  disconnectedTimeoutSeconds: 1800,
-  rekeySeconds: 86_400,
   maxSameClients: 0,
-  onLimit: 'refuse',
-  banner: '',
   noUdp: true,
-  profileFile: '',
 };
-
-const ORIGINS = Object.fromEntries(
-  Object.keys(GRANT).map((key) => [key, { scope: 'default', name: '' }]),
-) as GrantOrigins;
