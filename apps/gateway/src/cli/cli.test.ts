@@ -464,6 +464,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
     out: (chunk) => (text += chunk),
     now: () => NOW,
     runGateway: async () => undefined,
+    supervise: async () => undefined,
   });
   let code = 0;
   silence(program);
