@@ -269,7 +269,9 @@ function addCommands(program: Command, verbs: Verbs): void {
     );
   program
     .command('stop')
-    .description('stop the gateway; clients come back when it is started again')
+    .description(
+      'stop the gateway; clients come back when it is started again (which systemd does at once: systemctl stop)',
+    )
     .addArgument(new Argument('<now>', 'the word now').choices(['now']))
     .action(() =>
       verbs.ask(async (client) => {
