@@ -1,26 +1,15 @@
 import { access, readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { checkThreadPool, endOnUncaughtFaults, runService, StartError } from '@sallyport/chassis';
-import type { Log } from '@sallyport/chassis';
 import { exampleSettings, parseSettings } from '@sallyport/cluster';
-import type { Settings } from '@sallyport/cluster';
 import { firstRun, planFirstRun, stateFolder } from '../first-run.ts';
 import type { DemoUser, StateFolder } from '../first-run.ts';
+import type { Gateway, GatewayOptions } from '../main.ts';
 import { placeProblems } from './place.ts';
 import type { GatewayCommand } from './program.ts';
 import { demoLine, welcome } from './welcome.ts';
 
-/** What main.ts starts. */
-export interface RunningGateway {
-  settings: () => Settings;
-  log: Log;
-  lifecycle: { reload(): Promise<unknown> };
-  /** Resolves when all services are loaded. */
-  ready: Promise<void>;
-  close(): Promise<void>;
-}
-
-export type StartGateway = (options: { config: string; stateDir: string }) => Promise<RunningGateway>;
+export type StartGateway = (options: GatewayOptions) => Promise<Gateway>;
 
 /**
  * The role `gateway`: starts it, keeps it until a signal, and on a first run makes the state folder before and says
