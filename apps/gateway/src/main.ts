@@ -30,6 +30,7 @@ import {
 import { createEngine, preflight, prepareHost, recoverHost, type Engine, type Host } from '@sallyport/engine';
 import { loadCertificates, openTunnelNode, type UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
+import { logFacts } from './fact-log.ts';
 import { GatewayLifecycle } from './lifecycle.ts';
 import { Watching } from './watching.ts';
 
@@ -76,6 +77,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
 
   // 2. store
   const events = new MemoryEventLog();
+  logFacts(events, log);
   const sessions = await openSessions(settings(), state, { node, now, events, log }, closers);
 
   // 3. host
@@ -89,7 +91,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   const certificates = await sentence(loadCertificates(settings()));
   const tunnelNode = await sentence(
     openTunnelNode({
-      ...{ settings: settings(), certificates, node, sessions, engine, metrics, log },
+      ...{ settings: settings(), certificates, node, sessions, events, engine, metrics, log },
       upstreams: services.promise,
     }),
   );

@@ -98,9 +98,10 @@ export class AdminController {
 
   @GrpcMethod('AdminService', 'Disconnect')
   async disconnect(target: wire.Target): Promise<wire.TargetResponse> {
-    const ids = (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
+    const tunnels = await this.#tunnelsOf(target);
+    const ids = tunnels.map((tunnel) => tunnel.sessionId);
     const count = ids.length === 0 ? 0 : await this.#parts.node.disconnect(ids, 'server-disconnect');
-    this.#changed('disconnect', subjectOf(target), count);
+    this.#changed('disconnect', subjectOf(target, tunnels), count);
     return { count };
   }
 
@@ -108,15 +109,16 @@ export class AdminController {
   async terminate(target: wire.Target): Promise<wire.TargetResponse> {
     const { sessions } = this.#parts;
     let count = 0;
+    let meant: { id: string; user: string }[] = [];
     if (target.target === 'user') count = await sessions.endOfUser(target.user ?? '', 'terminated');
     else {
-      const ids =
+      meant =
         target.target === 'sessionId'
-          ? (await this.#sessionsNamed(target.sessionId ?? '', true)).map((session) => session.id)
-          : (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
-      for (const id of ids) if (await sessions.end(id, 'terminated')) count++;
+          ? await this.#sessionsNamed(target.sessionId ?? '', true)
+          : (await this.#tunnelsOf(target)).map(({ sessionId: id, user }) => ({ id, user }));
+      for (const { id } of meant) if (await sessions.end(id, 'terminated')) count++;
     }
-    this.#changed('terminate', subjectOf(target), count);
+    this.#changed('terminate', subjectOf(target, meant), count);
     return { count };
   }
 
@@ -197,10 +199,12 @@ function pages<T, P>(list: () => Promise<T[]>, page: (items: T[]) => P): Observa
   });
 }
 
-function subjectOf(target: wire.Target): string {
+/** An audit wants the user, however the administrator named him. */
+function subjectOf(target: wire.Target, meant: readonly { user: string }[]): string {
   if (target.target === 'user') return `user ${target.user ?? ''}`;
-  if (target.target === 'tunnelId') return `id ${target.tunnelId ?? 0}`;
-  return `session ${target.sessionId ?? ''}`;
+  const users = [...new Set(meant.map(({ user }) => user))].join(', ');
+  if (target.target === 'tunnelId') return `id ${target.tunnelId ?? 0} of user ${users}`;
+  return `session ${target.sessionId ?? ''} of user ${users}`;
 }
 
 function orderOf({ verb, name, groups, password }: wire.ChangeAccountRequest): AccountOrder | undefined {

@@ -209,6 +209,7 @@ function detailOf(fact: Fact): string {
       return [fact.revision, fact.detail].filter((text) => text !== '').join(' ');
     case 'admin.changed':
       return `${fact.verb} ${fact.subject}`;
+    case 'connect.refused':
     case 'started':
     case 'parked':
     case 'stats':

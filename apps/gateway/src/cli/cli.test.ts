@@ -275,6 +275,16 @@ test('events come as lines, with what administrators did', async () => {
   );
 });
 
+test('an event of an administrator names the user, also when he was named by an id', async () => {
+  const session = await createSession('heidi');
+  world.node.list = [tunnel(7, 'heidi', { sessionId: session.id })];
+  await run('disconnect', 'id', '7');
+  await run('terminate', 'session', session.id.slice(0, 8));
+  const { text } = await run('show', 'events', '--last', '3', '--once');
+  assert.match(text, /admin\.changed +disconnect id 7 of user heidi\n/);
+  assert.match(text, /admin\.changed +terminate session \S{8} of user heidi\n/);
+});
+
 test('events are followed until the gateway goes away, which is one sentence', async () => {
   const socket = join(world.folder, 'second.sock');
   const second = await serveAdmin(parts(), socket);
