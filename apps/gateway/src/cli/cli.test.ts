@@ -345,6 +345,14 @@ test('user verbs go through the running gateway, the password never in an argume
   assert.equal((await run('user', 'add', 'x', 'secret')).code, 1);
 });
 
+test('a group takes one value, so that the name may stand after it', async () => {
+  const added = await run({ stdin: 'secret' }, 'user', 'add', '--group', 'staff', '-g', 'a,b', 'erin');
+  assert.equal(added.text, 'user erin: added\n');
+  assert.deepEqual(world.orders, [
+    { verb: 'add', name: 'erin', groups: ['staff', 'a', 'b'], password: 'secret' },
+  ]);
+});
+
 test('user verbs work on the users-file when no gateway runs', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'sallyport-off-'));
   try {

@@ -2,7 +2,7 @@
  * The command line: occtl's verbs over the admin socket, `user`, `check-config`, and the role `gateway`.
  * Results go to `out`, everything else is a StartError or a log line. Nothing heavy is loaded before its verb runs.
  */
-import { existsSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { Argument, Command } from 'commander';
 import { settingsReference } from '@sallyport/cluster';
 import { StartError } from '@sallyport/chassis';
@@ -76,7 +76,7 @@ class Verbs {
     const { socketFile } = this.#program.opts<GlobalOptions>();
     const named = socketFile ?? this.#around.socketVariable;
     if (named) return named;
-    return SOCKETS.find((path) => existsSync(path)) ?? SOCKETS[1] ?? '';
+    return SOCKETS.find(mayBeThere) ?? SOCKETS[1] ?? '';
   }
 
   /** Runs against the gateway. */
@@ -295,11 +295,16 @@ function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
     .command('add')
     .description('add a user; the password is asked for, or is the first line of standard input')
     .argument('<name>')
-    .option('-g, --group <group...>', 'his groups; the policy of the first applies', [])
+    .option(
+      '-g, --group <groups>',
+      'his groups, with commas between or the option repeated; the policy of the first applies',
+      (names: string, before: string[]) => [...before, ...names.split(',')],
+      [],
+    )
     .action(async (name: string, { group }: { group: string[] }) => {
       const to = await accounts();
       const password = await readNewPassword(name, around.input, around.prompts);
-      const groups = group.flatMap((names) => names.split(',')).filter((one) => one !== '');
+      const groups = group.filter((one) => one !== '');
       await done('added', name, to.apply({ verb: 'add', name, groups, password }));
     });
   user
@@ -338,6 +343,16 @@ function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
         list.length > 0 ? form.columns(['user', 'groups', 'state'], rows) : 'There are no users.',
       );
     });
+}
+
+/** Also where we may not look: then the connection says so. */
+function mayBeThere(path: string): boolean {
+  try {
+    statSync(path);
+    return true;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EACCES';
+  }
 }
 
 function idOf(text: string): number {
