@@ -18,6 +18,7 @@ import {
   Journal,
   MemoryEventLog,
   MemorySessions,
+  certificateWarnings,
   poolsOf,
   readSettings,
   systemClock,
@@ -89,6 +90,8 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   let closeServices: Closer = async () => undefined;
   closers.push(() => closeServices());
   const certificates = await sentence(loadCertificates(settings()));
+  for (const problem of await certificateWarnings(settings(), Date.now()))
+    log.warn({ problem }, 'clients may refuse a certificate');
   const tunnelNode = await sentence(
     openTunnelNode({
       ...{ settings: settings(), certificates, node, sessions, events, engine, metrics, log },
@@ -153,8 +156,8 @@ async function openSessions(
     MemorySessions.open({ journal, events, clock: now, limits: limitsOf(settings) }),
   );
   closers.push(() => sessions.close());
-  const parked = await sessions.announce(node);
-  log.info({ parked, tornLines: journal.dropped }, 'the session table is there');
+  await sessions.announce(node);
+  log.info({ sessions: await sessions.counts(), tornLines: journal.dropped }, 'the session table is there');
   return sessions;
 }
 

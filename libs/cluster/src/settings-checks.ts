@@ -56,6 +56,7 @@ function checkTls({ values, problems }: SettingsDocument, report: Report): void 
 function checkProfiles({ values, line }: SettingsDocument, report: Report): void {
   const profiles = values.profiles ?? new Map();
   const names = new Map<string, string>();
+  const paths = new Map<string, string>();
   let chosen: string | undefined;
   for (const [name, profile] of values.profiles ?? []) {
     const path = ['profiles', name];
@@ -70,6 +71,10 @@ function checkProfiles({ values, line }: SettingsDocument, report: Report): void
     }
     if (profileOfPath(`/${name}`) !== name)
       report(`"${name}" is a path of the protocol; choose another name`, ...path);
+    const twin = paths.get(name.toLowerCase());
+    if (twin !== undefined)
+      report(`"${name}" and ${twin} have the same path /${twin.toLowerCase()}`, ...path);
+    paths.set(name.toLowerCase(), name);
     for (const shown of new Set([name, profile.label || name])) {
       const other = names.get(shown);
       if (other !== undefined)
@@ -164,7 +169,11 @@ function isReserved(pool: Cidr, address: Uint8Array): boolean {
 export async function checkFiles(document: SettingsDocument, settings: Settings): Promise<Problem[]> {
   const { values } = document;
   const problems: Problem[] = [];
-  const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
+  const report: Report = (message, ...path) => {
+    // A vhost takes from the top level what it does not name: the same file is wrong once.
+    if (!problems.some((problem) => problem.message === message))
+      problems.push({ line: document.line(...path), message });
+  };
   const usesPasswords = Object.values(settings.profiles).some((profile) => profile.methods.includes('local'));
   if (usesPasswords) await checkReadable('users-file', settings.usersFile, report, []);
   if (settings.packagesDir && !(await isFolder(settings.packagesDir))) {

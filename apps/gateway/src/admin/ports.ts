@@ -25,6 +25,10 @@ export interface ReloadResult {
   waiting: string[];
   /** `FILE:LINE: message`. */
   errors: string[];
+  /** Files other than the configuration itself that have changed and are in use now. */
+  files: string[];
+  /** What loads and will not please clients. */
+  warnings: string[];
 }
 
 /** The users-file as the running gateway has it. */

@@ -119,6 +119,8 @@ export interface ReloadResponse {
   revision: string;
   waiting: string[];
   errors: string[];
+  files: string[];
+  warnings: string[];
 }
 
 export interface AccountEntry {

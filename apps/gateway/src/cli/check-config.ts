@@ -1,6 +1,6 @@
 import { CatalogError, loadCatalog } from '@sallyport/downloader';
 import { checkUsers, UsersFileError } from '@sallyport/auth';
-import { readSettings } from '@sallyport/cluster';
+import { certificateWarnings, readSettings } from '@sallyport/cluster';
 
 /**
  * Everything that a start or a reload would refuse in a configuration: the file, the files that it names, the client
@@ -19,4 +19,10 @@ export async function configurationErrors(file: string): Promise<string[]> {
     }
   }
   return errors;
+}
+
+/** What a start takes and clients will not like. Nothing of a configuration that has errors. */
+export async function configurationWarnings(file: string, now: number): Promise<string[]> {
+  const read = await readSettings(file);
+  return 'errors' in read ? [] : certificateWarnings(read.settings, now);
 }

@@ -45,7 +45,7 @@ const world = {
   events: new MemoryEventLog(),
   accounts: new Map<string, Account>(),
   orders: [] as AccountOrder[],
-  reload: { applied: true, revision: 'r2', waiting: [], errors: [] } as ReloadResult,
+  reload: { applied: true, revision: 'r2', waiting: [], errors: [], files: [], warnings: [] } as ReloadResult,
   stopped: false,
 };
 let sessions: MemorySessions;
@@ -306,10 +306,22 @@ test('events are followed until the gateway goes away, which is one sentence', a
 });
 
 test('a reload says what waits, and with errors that the old configuration stays', async () => {
-  world.reload = { applied: true, revision: 'r2', waiting: ['tcp-port'], errors: [] };
+  const none = { waiting: [], errors: [], files: [], warnings: [] };
+  world.reload = { ...none, applied: true, revision: 'r2', waiting: ['tcp-port'] };
   const good = await run('reload');
   assert.equal(good.text, 'configuration r2 is in use\ntcp-port changed: takes effect at the next start\n');
-  world.reload = { applied: false, revision: 'r1', waiting: [], errors: ['x.yaml:1: no'] };
+  world.reload = {
+    ...none,
+    applied: true,
+    revision: 'r2',
+    files: ['/t/c.pem'],
+    warnings: ['c.pem has expired'],
+  };
+  assert.equal(
+    (await run('reload')).text,
+    'configuration r2 is in use\n/t/c.pem has changed and is in use\nwarning: c.pem has expired\n',
+  );
+  world.reload = { ...none, applied: false, revision: 'r1', errors: ['x.yaml:1: no'] };
   const bad = await run('reload');
   assert.deepEqual([bad.code, bad.text, bad.error], [1, '', 'The old configuration stays.\nx.yaml:1: no']);
 });

@@ -9,7 +9,7 @@ import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
 import { accountsOf } from './accounts.ts';
 import { AdminClient } from './admin-client.ts';
-import { configurationErrors } from './check-config.ts';
+import { configurationErrors, configurationWarnings } from './check-config.ts';
 import * as form from './occtl-form.ts';
 import { readNewPassword } from './prompt.ts';
 import type { Input } from './prompt.ts';
@@ -122,9 +122,10 @@ function addRoles(program: Command, around: Surroundings): void {
     .action(async (file: string) => {
       const json = program.opts<GlobalOptions>().json ?? false;
       const errors = await configurationErrors(file);
-      if (json) around.out(`${JSON.stringify({ errors }, null, 2)}\n`);
+      const warnings = await configurationWarnings(file, around.now());
+      if (json) around.out(`${JSON.stringify({ errors, warnings }, null, 2)}\n`);
       if (errors.length > 0) throw new StartError(errors.join('\n'));
-      if (!json) around.out(`${file}: no errors\n`);
+      if (!json) around.out([...warnings.map(warningLine), `${file}: no errors\n`].join('\n'));
     });
   program
     .command('config-reference')
@@ -264,7 +265,9 @@ function addCommands(program: Command, verbs: Verbs): void {
         if (!answer.applied)
           throw new StartError(['The old configuration stays.', ...answer.errors].join('\n'));
         const waiting = answer.waiting.map((key) => `${key} changed: takes effect at the next start`);
-        verbs.print(answer, [`configuration ${answer.revision} is in use`, ...waiting].join('\n'));
+        const files = answer.files.map((path) => `${path} has changed and is in use`);
+        const lines = [`configuration ${answer.revision} is in use`, ...files, ...waiting];
+        verbs.print(answer, [...lines, ...answer.warnings.map(warningLine)].join('\n'));
       }),
     );
   program
@@ -353,6 +356,10 @@ function mayBeThere(path: string): boolean {
   } catch (error) {
     return error instanceof Error && 'code' in error && error.code === 'EACCES';
   }
+}
+
+function warningLine(text: string): string {
+  return `warning: ${text}`;
 }
 
 function idOf(text: string): number {
