@@ -229,7 +229,9 @@ function showTunnel(verbs: Verbs, tunnels: Parameters<typeof form.tunnelsText>[0
 function addCommands(program: Command, verbs: Verbs): void {
   const disconnect = program
     .command('disconnect')
-    .description('end tunnels; the sessions stay, their clients may come back');
+    .description(
+      'end tunnels; the sessions stay: openconnect exits, other clients may come back without a password',
+    );
   const terminate = program.command('terminate').description('end sessions: their clients need a new login');
   for (const [command, call] of [
     [disconnect, 'disconnect'],
