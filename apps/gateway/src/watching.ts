@@ -9,7 +9,14 @@ import {
   type Log,
   type Metrics,
 } from '@sallyport/chassis';
-import type { Sessions, Settings } from '@sallyport/cluster';
+import {
+  DEFAULT_GRANT,
+  policyScopes,
+  unusedPools,
+  type PoolUse,
+  type Sessions,
+  type Settings,
+} from '@sallyport/cluster';
 import type { ListenerCertificates } from '@sallyport/tunnel-node';
 import type { GatewayLifecycle } from './lifecycle.ts';
 
@@ -99,7 +106,11 @@ export class Watching {
       ['pool', 'family', 'state'],
       async (gauge) => {
         gauge.reset();
-        for (const { pool, family, size, used } of await sessions.pools()) {
+        // Those in use come second and count: before the first tunnel there are none.
+        for (const { pool, family, size, used } of [
+          ...configuredPools(settings()),
+          ...(await sessions.pools()),
+        ]) {
           gauge.set({ pool, family, state: 'used' }, used);
           gauge.set({ pool, family, state: 'free' }, Number(size) - used);
         }
@@ -131,6 +142,11 @@ export class Watching {
       this.#sweeping = false;
     }
   }
+}
+
+export function configuredPools(settings: Settings): PoolUse[] {
+  const top = { ...DEFAULT_GRANT, ...settings.policy };
+  return unusedPools(policyScopes(settings).map(({ policy }) => ({ ...top, ...policy })));
 }
 
 const SWEEP_MS = 1000;

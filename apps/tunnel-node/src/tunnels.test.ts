@@ -42,7 +42,7 @@ describe('Tunnels: packets', () => {
     assert.deepEqual(frame, { type: PACKET.data, payload: incoming });
 
     assert.equal(await node.metric('sallyport_sessions{transport="tls"}'), 1);
-    assert.equal(await node.metric('sallyport_tls_handshakes{result="ok"}'), 1);
+    assert.equal(await node.metric('sallyport_tls_handshakes_total{result="ok"}'), 1);
     const [info] = await node.tunnels.tunnels();
     assert.equal(info?.sessionId, session.id);
     assert.equal(info?.ipv4, address);
