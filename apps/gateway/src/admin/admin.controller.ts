@@ -36,7 +36,9 @@ export class AdminController {
   async status(): Promise<wire.StatusResponse> {
     const { lifecycle, node, tally } = this.#parts;
     const { state, version, revision, startedAt, node: name } = lifecycle.status();
-    const mtus = (await node.tunnels()).map((tunnel) => tunnel.mtuBytes);
+    const tunnels = await node.tunnels();
+    const live = await this.#liveBytes(tunnels);
+    const mtus = tunnels.map((tunnel) => tunnel.mtuBytes);
     return {
       state,
       version,
@@ -53,8 +55,8 @@ export class AdminController {
       closedErrorSessions: String(tally.closedErrorSessions),
       averageSessionSeconds: String(tally.averageSessionSeconds),
       maxSessionSeconds: String(tally.maxSessionSeconds),
-      rxBytes: String(tally.rxBytes),
-      txBytes: String(tally.txBytes),
+      rxBytes: String(tally.rxBytes + live.rx),
+      txBytes: String(tally.txBytes + live.tx),
       // Not Math.min(...mtus): ten thousand arguments are many.
       minMtuBytes: mtus.reduce((least, mtu) => (least === 0 ? mtu : Math.min(least, mtu)), 0),
       maxMtuBytes: mtus.reduce((most, mtu) => Math.max(most, mtu), 0),
@@ -154,6 +156,18 @@ export class AdminController {
     return { problem: '' };
   }
 
+  /** Of sessions that have not ended: what the table has of them, and what their tunnels have counted since. */
+  async #liveBytes(tunnels: readonly TunnelInfo[]): Promise<{ rx: bigint; tx: bigint }> {
+    const bySession = new Map(tunnels.map((tunnel) => [tunnel.sessionId, tunnel]));
+    let [rx, tx] = [0n, 0n];
+    for (const session of await this.#parts.sessions.list()) {
+      const tunnel = bySession.get(session.id);
+      rx += session.rxBytes + since(session.tunnelRxBytes, tunnel?.rxBytes);
+      tx += session.txBytes + since(session.tunnelTxBytes, tunnel?.txBytes);
+    }
+    return { rx, tx };
+  }
+
   async #described(fact: Fact): Promise<wire.AdminEvent> {
     if (!('sessionId' in fact) || 'user' in fact) return eventMessage(fact);
     const session = await this.#parts.sessions.get(fact.sessionId).catch(() => undefined);
@@ -184,6 +198,10 @@ export class AdminController {
     this.#parts.events.append([{ v: 1, at: this.#parts.now(), type: 'admin.changed', verb, subject }]);
     this.#parts.log.info({ verb, count }, 'changed by an administrator');
   }
+}
+
+function since(told: bigint, counted: number | undefined): bigint {
+  return counted === undefined || BigInt(counted) < told ? 0n : BigInt(counted) - told;
 }
 
 function pages<T, P>(list: () => Promise<T[]>, page: (items: T[]) => P): Observable<P> {

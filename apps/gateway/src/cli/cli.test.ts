@@ -152,6 +152,8 @@ test('show user and show id find theirs only, and say when there is none', async
   assert.deepEqual(idsOf((await run('-j', 'show', 'user', 'alice')).json), [7, 8]);
   assert.deepEqual(idsOf((await run('-j', 'show', 'id', '9')).json), [9]);
   assert.match((await run('show', 'id', '9')).text, /^ {2}ID: 9\n {2}Username: bob\n/);
+  world.node.list = [tunnel(9, 'bob', { routes: [] })];
+  assert.match((await run('show', 'id', '9')).text, /^ {2}Routes: default \(everything\)$/m);
   for (const [args, message] of [
     [['user', 'carol'], /User carol has no tunnel/],
     [['id', '1'], /no tunnel with the id 1/],
@@ -188,8 +190,11 @@ test('show status has the keys of occtl and counts what happened', async () => {
       reason: 'login-failed',
     },
   ]);
-  world.node.list = [tunnel(7, 'alice'), tunnel(8, 'bob', { mtuBytes: 1300 })];
+  const before = field((await run('-j', 'show', 'status')).json, 'raw_rx');
+  const up = await createSession('dora');
+  world.node.list = [tunnel(7, 'dora', { sessionId: up.id }), tunnel(8, 'bob', { mtuBytes: 1300 })];
   const { json } = await run('-j', 'show', 'status');
+  assert.equal(field(json, 'raw_rx'), Number(before) + 17_823, 'a tunnel that is up counts');
   assert.ok(typeof json === 'object' && json !== null);
   assert.deepEqual(Object.keys(json), STATUS_KEYS);
   assert.deepEqual(
@@ -229,7 +234,8 @@ test('sessions are listed, found by the beginning of their id, and terminated', 
   assert.equal((await sessions.get(session.id))?.state, 'authed');
   assert.equal((await run('terminate', 'session', short)).code, 0);
   assert.equal((await sessions.get(session.id))?.endReason, 'terminated');
-  assert.equal((await run('terminate', 'session', short)).code, 1);
+  const again = await run('terminate', 'session', short);
+  assert.deepEqual([again.code, again.error], [1, `There is no session ${short}.`]);
 });
 
 test('disconnect closes tunnels and keeps sessions; terminate by user or id ends them', async () => {

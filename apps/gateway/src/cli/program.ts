@@ -240,6 +240,7 @@ function addCommands(program: Command, verbs: Verbs): void {
     const run = async (target: Target, subject: string) =>
       verbs.ask(async (client) => {
         const { count } = await client[call](target);
+        if (count === 0 && 'sessionId' in target) throw new StartError(`There is no ${subject}.`);
         if (count === 0) throw new StartError(`There was nothing to end: ${subject} has no ${WHAT[call]}.`);
         verbs.print({ count }, `${subject}: ${count} ${WHAT[call]}${count === 1 ? '' : 's'} ended`);
       });
