@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { StartError } from '@sallyport/chassis';
+import { StartError, Supervision } from '@sallyport/chassis';
 import { exampleSettings, parseSettings, type Settings } from '@sallyport/cluster';
 import { runGateway } from './cli/run-gateway.ts';
 import { planFirstRun, stateFolder, type StateFolder } from './first-run.ts';
@@ -97,6 +97,7 @@ function run(state: StateFolder, config: string): { ended: Promise<void>; printe
     {
       start: () => Promise.reject(new StartError('it failed')),
       threads: '16',
+      supervision: Supervision.take({}, process.pid),
       print: (text) => (printed += text),
     },
   );

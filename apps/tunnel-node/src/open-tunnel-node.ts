@@ -1,4 +1,4 @@
-import type { Log, Metrics } from '@sallyport/chassis';
+import type { Log, Metrics, Supervision } from '@sallyport/chassis';
 import {
   routeOf,
   type EventLog,
@@ -26,6 +26,8 @@ export interface TunnelNodeParts {
   upstreams: Promise<Record<UpstreamName, Upstream>>;
   metrics: Metrics;
   log: Log;
+  /** Brings the port, if somebody above holds it. */
+  supervision?: Supervision;
   /** Default: TLS by Node on the port of the settings. */
   listener?: Listener;
   /** Default: `routeOf`. */
@@ -35,7 +37,10 @@ export interface TunnelNodeParts {
   now?: () => number;
 }
 
-export type NodeSettings = Pick<Settings, 'listenHost' | 'tcpPort' | 'maxConnectionsPerAddress' | 'strap'>;
+export type NodeSettings = Pick<
+  Settings,
+  'listenHost' | 'tcpPort' | 'maxConnectionsPerAddress' | 'trustedProxies' | 'strap'
+>;
 
 /** A tunnel node that serves: listener, HTTP edge and tunnels, with their metrics. */
 export interface TunnelNode {
@@ -51,7 +56,7 @@ export interface TunnelNode {
 export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode> {
   const { settings, certificates, node, sessions, engine, metrics, log, limits = {} } = parts;
   const { edge: edgeLimits = {}, ...tunnelLimits } = limits;
-  const listener = parts.listener ?? listenerOf(settings, log);
+  const listener = parts.listener ?? listenerOf(settings, log, parts.supervision);
   listener.prepare(certificates, addressRules(settings))();
   const nodeMetrics = new NodeMetrics(metrics);
   const tunnels = new Tunnels({
@@ -96,12 +101,14 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   };
 }
 
-function addressRules({ maxConnectionsPerAddress }: NodeSettings): AddressRules {
-  return { connectionsPerAddress: maxConnectionsPerAddress };
+function addressRules({ maxConnectionsPerAddress, trustedProxies }: NodeSettings): AddressRules {
+  return { connectionsPerAddress: maxConnectionsPerAddress, trustedProxies };
 }
 
-function listenerOf(settings: NodeSettings, log: Log): Listener {
+function listenerOf(settings: NodeSettings, log: Log, supervision?: Supervision): Listener {
   return new TlsListener({
+    inherited: supervision?.tcp,
+    alive: () => supervision?.alive(),
     host: settings.listenHost,
     port: settings.tcpPort,
     log: log.child({ part: 'listener' }),

@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { keyPlaces, problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassis';
+import { problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassis';
 import type { ConfigDocument } from '@sallyport/chassis';
 import { policyFields } from './grant-fields.ts';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
@@ -100,13 +100,6 @@ export function settingsReference(): string {
   return referenceMarkdown(SETTINGS_KEYS, 'Configuration', REFERENCE_INTRODUCTION);
 }
 
-/** Names of the keys that need a new start. */
-export function startOnlyKeys(): string[] {
-  return keyPlaces(SETTINGS_KEYS)
-    .filter(({ key }) => !key.reloads)
-    .map(({ name }) => name);
-}
-
 function checkedDocument(text: string): ConfigDocument<typeof SETTINGS_KEYS> {
   const document = readDocument(text, SETTINGS_KEYS, OCSERV_HINTS);
   return { ...document, problems: [...document.problems, ...checkAcrossKeys(document)] };
@@ -148,6 +141,7 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
     maxConnectionsPerAddress:
       values['max-connections-per-address'] ?? SETTINGS_KEYS['max-connections-per-address'].default,
     maxLoginsPerAddress: values['max-logins-per-address'] ?? SETTINGS_KEYS['max-logins-per-address'].default,
+    trustedProxies: values['trusted-proxies'] ?? SETTINGS_KEYS['trusted-proxies'].default,
     logLevel: values['log-level'] ?? SETTINGS_KEYS['log-level'].default,
     profiles,
     defaultProfile: defaultProfileOf(values) ?? Object.keys(profiles)[0] ?? DEFAULT_PROFILE,

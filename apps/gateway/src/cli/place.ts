@@ -1,10 +1,16 @@
-import { existsSync, fstatSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { poolsOf, type Settings } from '@sallyport/cluster';
 import { preflight } from '@sallyport/engine';
 
-/** What would keep a gateway with these settings from starting on this machine, before it makes anything: sentences. */
-export async function placeProblems(settings: Settings): Promise<string[]> {
+/**
+ * What would keep a gateway with these settings from starting on this machine, before it makes anything: sentences.
+ * @param portIsHeld the port is open already, by what started this process.
+ */
+export async function placeProblems(
+  settings: Settings,
+  { portIsHeld }: { portIsHeld: boolean },
+): Promise<string[]> {
   const { device, returnPath } = settings;
   const pools = Object.values(poolsOf(settings)).flat();
   const found = await preflight({ device, pools, returnPath });
@@ -16,21 +22,12 @@ export async function placeProblems(settings: Settings): Promise<string[]> {
       `The network interface ${device} exists already: stop the other gateway, or choose another name with the key device.`,
     );
   }
-  if (!holdsSockets() && (await isPortTaken(settings))) {
+  if (!portIsHeld && (await isPortTaken(settings))) {
     problems.push(
       `TCP port ${settings.tcpPort} is taken by another program; stop it or choose another tcp-port.`,
     );
   }
   return problems;
-}
-
-/** Sockets from above begin at descriptor 3 (sd_listen_fds(3)): then the port is taken, by ourselves. */
-function holdsSockets(): boolean {
-  try {
-    return fstatSync(FIRST_INHERITED).isSocket();
-  } catch {
-    return false;
-  }
 }
 
 function isPortTaken({ listenHost, tcpPort }: Settings): Promise<boolean> {
@@ -42,5 +39,3 @@ function isPortTaken({ listenHost, tcpPort }: Settings): Promise<boolean> {
     );
   });
 }
-
-const FIRST_INHERITED = 3;

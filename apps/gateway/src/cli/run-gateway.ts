@@ -1,6 +1,12 @@
 import { access, readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { checkThreadPool, endOnUncaughtFaults, runService, StartError } from '@sallyport/chassis';
+import {
+  checkThreadPool,
+  endOnUncaughtFaults,
+  runService,
+  StartError,
+  type Supervision,
+} from '@sallyport/chassis';
 import { exampleSettings, parseSettings } from '@sallyport/cluster';
 import { firstRun, planFirstRun, stateFolder } from '../first-run.ts';
 import type { DemoUser, StateFolder } from '../first-run.ts';
@@ -21,25 +27,37 @@ export async function runGateway(
   {
     start,
     threads,
+    supervision,
     print,
-  }: { start: StartGateway; threads: string | undefined; print: (text: string) => void },
+  }: {
+    start: StartGateway;
+    threads: string | undefined;
+    supervision: Supervision;
+    print: (text: string) => void;
+  },
 ): Promise<void> {
   checkThreadPool(threads);
   const state = stateFolder(resolve(stateDir));
   const file = config === '' ? state.config : resolve(config);
-  const demo = isFirstRun ? await prepare(state, file) : undefined;
+  const demo = isFirstRun ? await prepare(state, file, supervision) : undefined;
   if (config === '' && !(await exists(file))) {
     throw new StartError(
       `There is no ${file}: name a configuration with --config, or let --first-run make one.`,
     );
   }
-  const gateway = await start({ config: file, stateDir: state.path }).catch((fault: unknown) => {
+  const gateway = await start({ config: file, stateDir: state.path, supervision }).catch((fault: unknown) => {
     // The users file is there now, so no later start shows it.
     if (demo) print(`${demoLine(demo)}\n`);
     throw fault;
   });
   runService(
-    { stop: () => gateway.close(), reload: () => gateway.lifecycle.reload() },
+    {
+      stop() {
+        supervision.stopping();
+        return gateway.close();
+      },
+      reload: () => gateway.lifecycle.reload(),
+    },
     { log: gateway.log, title: 'sallyport gateway' },
   );
   endOnUncaughtFaults(gateway.log, () => gateway.close());
@@ -49,17 +67,22 @@ export async function runGateway(
     await gateway.close();
     throw fault;
   }
-  if (isFirstRun) print(await welcome(gateway.settings(), demo));
+  supervision.ready();
+  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
 }
 
 /** Makes what is missing, if the gateway can run here: a start that fails leaves nothing behind. */
-async function prepare(state: StateFolder, file: string): Promise<DemoUser | undefined> {
+async function prepare(
+  state: StateFolder,
+  file: string,
+  { tcp }: Supervision,
+): Promise<DemoUser | undefined> {
   const example = exampleSettings();
   const read = parseSettings(await readFile(file, 'utf8').catch(() => example), file);
   if ('errors' in read) throw new StartError(read.errors.join('\n'));
   const plan = await planFirstRun(state, file, read.settings);
   if (!Object.values(plan).includes(true)) return undefined;
-  const problems = await placeProblems(read.settings);
+  const problems = await placeProblems(read.settings, { portIsHeld: tcp !== undefined });
   if (problems.length > 0) throw new StartError(problems.join('\n'));
   const { changeUsersFile, hashed } = await import('@sallyport/auth');
   return firstRun(state, plan, example, async (usersFile, name, password, group) => {
