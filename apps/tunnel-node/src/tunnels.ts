@@ -12,6 +12,7 @@ import {
   StoreUnavailable,
   systemClock,
   type Clock,
+  type EventLog,
   type Micros,
   type NodeIdentity,
   type NodeService,
@@ -50,6 +51,8 @@ export interface TunnelsOptions {
   connectsAtOnce?: number;
   /** How often usage and last activity are written to the store. */
   checkpointSeconds?: number;
+  /** Refusals of sessions go there; claims and ends are the store's to tell. */
+  events?: Pick<EventLog, 'append'>;
   metrics: NodeMetrics;
   log: Log;
   /** Monotonic, ms. Default: the machine's. */
@@ -132,9 +135,16 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       ...{ sessions, node, strap },
       seenEpoch: () => this.#seenEpoch,
     });
-    return admitted.ok
-      ? this.#serve(stream, head, admitted)
-      : this.#refuse(stream, admitted.reason, admitted.status);
+    if (admitted.ok) return this.#serve(stream, head, admitted);
+    if (admitted.session) this.#recordRefusal(admitted.session, admitted.reason, stream.facts.peerAddress);
+    return this.#refuse(stream, admitted.reason, admitted.status);
+  }
+
+  #recordRefusal({ id: sessionId, user, profile }: Session, reason: Reason, address: string): void {
+    const node = this.#options.node.name;
+    this.#options.events?.append([
+      { v: 1, at: this.wallNow(), type: 'connect.refused', user, profile, address, reason, sessionId, node },
+    ]);
   }
 
   #serve(stream: ClientStream, head: ConnectHead, { request, claim, mtu }: Admitted): string {

@@ -75,7 +75,7 @@ export class AddressBook {
   }
 
   /** The pools of these grants. */
-  use(grants: Iterable<Grant>): PoolUse[] {
+  use(grants: Iterable<PoolChoice>): PoolUse[] {
     const pools = new Map<string, PoolUse>();
     for (const grant of grants) {
       for (const family of FAMILIES) {
@@ -101,6 +101,13 @@ export class AddressBook {
     this.#spaces[hint.family].rest(hint);
   }
 }
+
+/** These pools as they are when nobody has an address yet. */
+export function unusedPools(grants: Iterable<PoolChoice>): PoolUse[] {
+  return new AddressBook().use(grants);
+}
+
+export type PoolChoice = Pick<Grant, 'ipv4Pools' | 'ipv6Pools' | 'ipv6SubnetPrefix'>;
 
 /** An address that rests: who had it last, and until when. */
 export interface Hint {
@@ -333,7 +340,7 @@ function wishOf(session: Session, family: Family): Wish {
   };
 }
 
-export function lengthOf(grant: Grant, family: Family): number {
+export function lengthOf(grant: PoolChoice, family: Family): number {
   return family === 'ipv4' ? 32 : grant.ipv6SubnetPrefix;
 }
 

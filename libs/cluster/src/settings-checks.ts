@@ -65,6 +65,7 @@ function wasRefused(problems: readonly Problem[], ...keys: string[]): boolean {
 function checkProfiles({ values, line }: SettingsDocument, report: Report): void {
   const profiles = values.profiles ?? new Map();
   const names = new Map<string, string>();
+  const paths = new Map<string, string>();
   let chosen: string | undefined;
   for (const [name, profile] of values.profiles ?? []) {
     const path = ['profiles', name];
@@ -79,6 +80,10 @@ function checkProfiles({ values, line }: SettingsDocument, report: Report): void
     }
     if (profileOfPath(`/${name}`) !== name)
       report(`"${name}" is a path of the protocol; choose another name`, ...path);
+    const twin = paths.get(name.toLowerCase());
+    if (twin !== undefined)
+      report(`"${name}" and ${twin} have the same path /${twin.toLowerCase()}`, ...path);
+    paths.set(name.toLowerCase(), name);
     for (const shown of new Set([name, profile.label || name])) {
       const other = names.get(shown);
       if (other !== undefined)
@@ -177,7 +182,11 @@ export async function checkFiles(
 ): Promise<Problem[]> {
   const { values } = document;
   const problems: Problem[] = [];
-  const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
+  const report: Report = (message, ...path) => {
+    // A vhost takes from the top level what it does not name: the same file is wrong once.
+    if (!problems.some((problem) => problem.message === message))
+      problems.push({ line: document.line(...path), message });
+  };
   const usesPasswords = Object.values(settings.profiles).some((profile) => profile.methods.includes('local'));
   if (usesPasswords && uses(role, 'auth')) await checkReadable('users-file', settings.usersFile, report, []);
   if (settings.packagesDir && uses(role, 'downloader') && !(await isFolder(settings.packagesDir))) {

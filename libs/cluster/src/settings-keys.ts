@@ -204,12 +204,14 @@ const TLS_KEYS = {
 const POLICY = {
   'ipv4-network': key(listOf(pool('ipv4', 8, 30)), [], {
     unit: 'CIDR',
-    about: 'Pools that IPv4 addresses of clients come from, in order of preference.',
+    about:
+      'Pools that IPv4 addresses of clients come from, in order of preference. A pool that is new needs a restart, and a reload refuses it.',
     example: '10.90.0.0/16',
   }),
   'ipv6-network': key(listOf(pool('ipv6', 16, 126)), [], {
     unit: 'CIDR',
-    about: 'Pools that IPv6 addresses of clients come from.',
+    about:
+      'Pools that IPv6 addresses of clients come from. A pool that is new needs a restart, and a reload refuses it.',
     example: 'fd90:1::/48',
   }),
   'ipv6-subnet-prefix': key(integer(64, 128), 128, {
@@ -534,7 +536,8 @@ export const SETTINGS_KEYS = {
     scope: 'vhost',
     name: hostName,
     keys: VHOST_KEYS,
-    about: 'other names of this gateway with their own certificates; absent keys are those of the top level.',
+    about:
+      'other names of this gateway with their own certificates; absent keys are those of the top level. Example: `vhosts: { vpn.example.org: { server-cert: tls/org.pem, server-key: tls/org.key, profiles: [staff] } }`.',
   } satisfies Named<typeof VHOST_KEYS>,
 };
 

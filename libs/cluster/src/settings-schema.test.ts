@@ -14,6 +14,7 @@ import {
   poolsOf,
   readSettings,
   reloadSettings,
+  settingsLine,
   settingsReference,
 } from './settings-schema.ts';
 import type { SettingsResult } from './settings-schema.ts';
@@ -134,6 +135,7 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
     /profile a is the default already \(line 5\)/,
   ],
   ['profiles:\n  a: { label: X }\n  b: { label: X }', 6, /already is the name or label of profile a/],
+  ['profiles:\n  certs: {}\n  CERTS: {}', 6, /"CERTS" and certs have the same path \/certs/],
   ['vhosts: { h.org: { profiles: [nope] } }', 4, /profile "nope" does not stand in profiles/],
   ['vhosts: { h.org: { server-cert: a.pem } }', 4, /each certificate needs its key/],
   ['crl: x.pem', 4, /crl needs ca-cert/],
@@ -278,6 +280,13 @@ test('files are looked at: missing ones, and a key of another certificate', asyn
       'x.yaml:5: packages-dir nope is no folder',
       'x.yaml:6: ca-cert users holds no PEM certificate',
     ]);
+
+    const own = 'vhosts: { h.test: { server-cert: b.pem, server-key: b.key } }';
+    const clients = 'ca-cert: a.pem\ncrl: none.crl';
+    await writeFile(file, `server-cert: a.pem\nserver-key: a.key\n${pool}\n${clients}\n${own}\n`);
+    const once = await readSettings(file);
+    assert.deepEqual('errors' in once && once.errors, [`${file}:5: crl ${folder}/none.crl does not exist`]);
+    assert.equal(await settingsLine(file, ['crl']), 5);
 
     const absent = await readSettings(join(folder, 'absent.yaml'));
     assert.ok('errors' in absent && absent.errors.length === 1);
