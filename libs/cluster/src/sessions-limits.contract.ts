@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import type { Grant } from '@sallyport/protocol';
+import { sampleClaim } from './session.fake.ts';
+import type { Session } from './session.ts';
 import { elsewhere, here } from './sessions-world.contract.ts';
 import type { ContractWorld } from './sessions-world.contract.ts';
 
@@ -49,6 +52,24 @@ export function limitsContract(world: ContractWorld): void {
       assert.equal((await get(middle)).state, 'up');
       await delivered(heard, 1);
       assert.deepEqual(heard, [{ sessionId: oldest.id, upToEpoch: lease.epoch, reason: 'replaced' }]);
+    });
+
+    it('tells the claiming node of its tunnels that are lost by a claim before the claim resolves', async () => {
+      const heard = listen(here);
+      const grant: Partial<Grant> = {
+        maxSameClients: 1,
+        onLimit: 'replace-oldest',
+        explicitIpv4: '10.90.1.1',
+      };
+      const first = await login('bob', grant);
+      const second = await login('bob', grant);
+      await up(first);
+      const heardAt = (session: Session) =>
+        world.sessions
+          .claim(sampleClaim(session.tokenHash, randomUUID()))
+          .then(() => heard.map((notice) => notice.reason));
+      assert.deepEqual(await heardAt(first), ['superseded']);
+      assert.deepEqual(await heardAt(second), ['superseded', 'replaced']);
     });
 
     it('ends nobody when the claim is refused for another reason', async () => {
