@@ -18,12 +18,14 @@ import {
   Journal,
   MemoryEventLog,
   MemorySessions,
+  fixedAddresses,
   poolsOf,
   readSettings,
   systemClock,
   type Clock,
   type NodeIdentity,
   type Occurrence,
+  type SessionLimits,
   type Settings,
   type Upstream,
 } from '@sallyport/cluster';
@@ -163,8 +165,12 @@ export async function settingsOf(file: string): Promise<Settings> {
   return read.settings;
 }
 
-export function limitsOf(settings: Settings): { maxClients: number; connectsPerMinute: number } {
-  return { maxClients: settings.maxClients, connectsPerMinute: settings.connectsPerTokenPerMinute };
+export function limitsOf(settings: Settings): SessionLimits {
+  return {
+    maxClients: settings.maxClients,
+    connectsPerMinute: settings.connectsPerTokenPerMinute,
+    reserved: fixedAddresses(settings),
+  };
 }
 
 async function openHost(

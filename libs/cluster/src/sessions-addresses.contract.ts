@@ -82,6 +82,45 @@ export function addressesContract(world: ContractWorld): void {
       await refused(await login('eve', grant), 'address-taken');
     });
 
+    it('gives the fixed addresses of the configuration from no pool, to nobody else, in both families', async () => {
+      const pools = {
+        ipv4Pools: ['10.1.0.0/29'],
+        ipv6Pools: ['fd00:1::/62'],
+        ipv6SubnetPrefix: 64,
+      };
+      const limits = { maxClients: 0, connectsPerMinute: 0 };
+      const bob = { ...pools, explicitIpv4: '10.1.0.4', explicitIpv6: 'fd00:1:0:2::7' };
+      // One that a user had before, when it was nobody's: it does not come back to him.
+      const early = await login('early', { ...pools, explicitIpv4: '10.1.0.4', ipv6Pools: [] });
+      await up(early);
+      world.sessions.configure({ ...limits, reserved: ['10.1.0.4', 'fd00:1:0:2::7'] });
+      await world.sessions.end(early.id, 'logout');
+      const got: string[] = [];
+      for (const user of ['early', 'a', 'b', 'c']) {
+        got.push((await up(await login(user, { ...pools, ipv6Pools: [] }))).addresses.ipv4);
+      }
+      assert.deepEqual(got.toSorted(), ['10.1.0.2', '10.1.0.3', '10.1.0.5', '10.1.0.6']);
+      await refused(await login('d', { ...pools, ipv6Pools: [] }), 'pool-empty');
+      const only6 = { ...pools, ipv4Pools: [] };
+      const prefixes = [await up(await login('e', only6)), await up(await login('f', only6))];
+      assert.deepEqual(prefixes.map(({ addresses }) => addresses.ipv6).toSorted(), [
+        'fd00:1:0:1::1',
+        'fd00:1:0:3::1',
+      ]);
+      await refused(await login('g', only6), 'pool-empty');
+      assert.deepEqual((await up(await login('bob', bob))).addresses, {
+        ipv4: '10.1.0.4',
+        ipv6: 'fd00:1:0:2::7',
+      });
+      world.sessions.configure(limits);
+      await world.sessions.endOfUser('bob', 'logout');
+      assert.equal(
+        (await up(await login('d', { ...pools, ipv6Pools: [] }))).addresses.ipv4,
+        '10.1.0.4',
+        'no longer reserved',
+      );
+    });
+
     it('lets a live session with the fixed address go where on-limit says so', async () => {
       const grant: Partial<Grant> = { explicitIpv4: '10.90.1.1', ipv6Pools: [], onLimit: 'replace-oldest' };
       const first = await login('bob', grant);

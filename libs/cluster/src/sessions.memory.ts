@@ -61,7 +61,7 @@ export class MemorySessions implements Sessions {
   readonly #origins = new Interned<Session['origins']>();
   /** CONNECTs of the last minute, by session. */
   readonly #connects = new Map<string, Connect[]>();
-  #limits: SessionLimits;
+  #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   /** Sessions that were up when the store went, with their epoch, and how long it was away. */
   readonly #upBefore = new Map<string, Micros>();
   #away = 0n;
@@ -69,7 +69,7 @@ export class MemorySessions implements Sessions {
   private constructor(options: MemorySessionsOptions) {
     this.#clock = options.clock ?? systemClock();
     this.#events = options.events;
-    this.#limits = options.limits ?? { maxClients: 0, connectsPerMinute: 0 };
+    if (options.limits !== undefined) this.configure(options.limits);
     this.#commits = new Commits({
       table: this.#table,
       clock: this.#clock,
@@ -193,6 +193,7 @@ export class MemorySessions implements Sessions {
 
   configure(limits: SessionLimits): void {
     this.#limits = limits;
+    this.#table.addresses.reserve(limits.reserved ?? []);
   }
 
   /** Waits for what is being written. Sessions stay as they are: the next process goes on with them. */

@@ -118,6 +118,8 @@ export interface SessionLimits {
   maxClients: number;
   /** CONNECTs per token and minute; 0 = no limit. */
   connectsPerMinute: number;
+  /** Fixed addresses of the configuration (`fixedAddresses`): pools give them to nobody. */
+  reserved?: readonly string[];
 }
 
 export type SessionCounts = Record<Exclude<Session['state'], 'closed'>, number>;
