@@ -76,6 +76,13 @@ export class AddressBook {
     return address === '' ? undefined : this.#spaces[family].holder(address, lengthOf(grant, family));
   }
 
+  /** Could the pools of this grant give the address of `holder`, if it were free? */
+  mayPass(holder: Session, to: Grant, family: Family): boolean {
+    const address = holder.addresses[family];
+    const pools = family === 'ipv4' ? to.ipv4Pools : to.ipv6Pools;
+    return address !== '' && this.#spaces[family].mayGive(address, lengthOf(to, family), pools);
+  }
+
   /** @param addresses fixed ones of the configuration: pools give them to nobody. Who holds one keeps it. */
   reserve(addresses: readonly string[]): void {
     const values = { ipv4: new Set<bigint>(), ipv6: new Set<bigint>() };
@@ -209,6 +216,11 @@ class AddressSpace {
     this.#reservedBlocks.clear();
   }
 
+  mayGive(address: string, length: number, pools: readonly string[]): boolean {
+    const block = this.#block(address, length);
+    return !this.#isReserved(block, length) && pools.some((cidr) => holds(this.pool(cidr, length), block));
+  }
+
   hold(address: string, length: number, session: Session): void {
     const block = this.#block(address, length);
     if (!this.#isFree(block, length))
@@ -293,12 +305,16 @@ class AddressSpace {
 
   /** Free for whom it is not the fixed one. */
   #isOpen(block: bigint, length: number): boolean {
+    return !this.#isReserved(block, length) && this.#isFree(block, length);
+  }
+
+  #isReserved(block: bigint, length: number): boolean {
     let reserved = this.#reservedBlocks.get(length);
     if (reserved === undefined) {
       reserved = new Set(Array.from(this.#reserved, (address) => address >> BigInt(this.#bits - length)));
       this.#reservedBlocks.set(length, reserved);
     }
-    return !reserved.has(block) && this.#isFree(block, length);
+    return reserved.has(block);
   }
 
   #isFree(block: bigint, length: number): boolean {
