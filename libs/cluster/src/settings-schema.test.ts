@@ -18,7 +18,7 @@ import {
   settingsReference,
 } from './settings-schema.ts';
 import type { SettingsResult } from './settings-schema.ts';
-import type { Settings } from './settings.ts';
+import { fixedAddresses, type Settings } from './settings.ts';
 
 const GOOD = `server-cert: tls/cert.pem
 server-key: tls/key.pem
@@ -71,6 +71,7 @@ vhosts: { VPN.example.org: { server-cert: a.pem, server-key: b.pem, profiles: [s
   assert.deepEqual({ ...settings.groups.staff }, { dns: [], profileFile: '/etc/vpn/staff.xml' });
   assert.ok(settings.groups['100']);
   assert.deepEqual({ ...settings.users.alice }, { explicitIpv4: '10.90.1.1', banner: 'Hi\nthere' });
+  assert.deepEqual(fixedAddresses(settings), ['10.90.1.1']);
   assert.deepEqual({ ...settings.users.constructor }, {});
   assert.ok(!('toString' in settings.users));
   const vhost = settings.vhosts['vpn.example.org'];
