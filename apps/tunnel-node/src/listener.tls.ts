@@ -2,7 +2,7 @@
  * How a connection comes in (docs/protocol.md §2.1):
  *
  *  1. accept        the socket waits without a handshake slot until its ClientHello is there: `silent`
- *  2. hello         the first TLS record is complete; its server name chooses the host
+ *  2. hello         it is complete, in one TLS record or several; its server name chooses the host
  *  3. slot          one of a bounded number of handshakes; those over it wait, as sockets: `waiting`
  *  4. handshake     by node:tls, with a deadline that no trickle of bytes can move: `handshaking`
  *  5. hand over     as a ClientStream with its facts: `open`
@@ -11,7 +11,7 @@ import { constants } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
 import * as tls from 'node:tls';
 import type { Log } from '@sallyport/chassis';
-import { helloRecord, serverNameOf } from './client-hello.ts';
+import { helloState, serverNameOf } from './client-hello.ts';
 import {
   type AddressRules,
   type ClientStream,
@@ -151,7 +151,7 @@ export class TlsListener implements Listener {
     for (let bytes = readBytes(arrival.socket); bytes; bytes = readBytes(arrival.socket))
       arrival.parts.push(bytes);
     const hello = Buffer.concat(arrival.parts);
-    const state = helloRecord(hello);
+    const state = helloState(hello);
     if (state === 'incomplete') {
       if (arrival.parts.length > 1) arrival.parts = [hello];
       return false;
@@ -360,7 +360,7 @@ interface Arrival {
   port: number;
   /** Monotonic ms, start of the present stage. */
   since: number;
-  /** What came of the ClientHello so far; at most one record. */
+  /** What came of the ClientHello so far; bounded by `helloState`. */
   parts: Buffer[];
   serverName: string;
   /** Key of the handshake; '' = none begun. */
