@@ -61,6 +61,7 @@ function built() {
     ]),
     join('bench', 'build'),
     join('bench', 'out'),
+    join('native', 'target'),
     'coverage',
     '.nx',
     'node_modules',

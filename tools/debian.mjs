@@ -106,6 +106,8 @@ const NEEDS = {
     { tool: 'git', package: 'git' },
     { tool: 'perl', package: 'perl' },
     { tool: 'sysctl', package: 'procps' },
+    { tool: 'redis-server', package: 'redis-server' },
+    { tool: 'redis-cli', package: 'redis-tools' },
   ],
   bench: [
     { tool: 'python3', package: 'python3' },

@@ -33,6 +33,7 @@ export function fakeSettings(change: Partial<Settings> = {}): Settings {
     connectsPerTokenPerMinute: 0,
     maxConnectionsPerAddress: 0,
     maxLoginsPerAddress: 0,
+    trustedProxies: [],
     logLevel: 'info',
     profiles: { staff: fakeProfile('staff') },
     defaultProfile: 'staff',

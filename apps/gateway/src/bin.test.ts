@@ -54,6 +54,20 @@ test('the socket comes from the environment when -s is absent', () => {
   assert.match(sallyport(['show', 'status', '-s', join(folder, 'own.sock')], named).stderr, /own\.sock/);
 });
 
+test('a restarted gateway loads no NestJS before its port is open: clients wait in its backlog', () => {
+  const main = JSON.stringify(new URL('./main.js', import.meta.url).href);
+  const cli = JSON.stringify(new URL('./cli.js', import.meta.url).href);
+  const code = `await import(${cli});
+    await import(${main});
+    const { createRequire } = await import('node:module');
+    const loaded = Object.keys(createRequire(${main}).cache).map((file) => file.split('node_modules/').at(-1));
+    console.log(JSON.stringify(loaded.filter((file) => /^(@nestjs|@grpc|rxjs|reflect-metadata)/.test(file))), loaded.length);`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
+    encoding: 'utf8',
+  });
+  assert.match(stdout, /^\[\] [1-9]\d+\n$/, stdout + stderr);
+});
+
 function sallyport(
   args: string[],
   env: Record<string, string> = {},

@@ -13,7 +13,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { Metrics, StartError, createLog, type Log } from '@sallyport/chassis';
+import { Metrics, StartError, createLog, type Log, type Supervision } from '@sallyport/chassis';
 import {
   Journal,
   MemoryEventLog,
@@ -28,7 +28,7 @@ import {
   type Upstream,
 } from '@sallyport/cluster';
 import { createEngine, preflight, prepareHost, recoverHost, type Engine, type Host } from '@sallyport/engine';
-import { loadCertificates, openTunnelNode, type UpstreamName } from '@sallyport/tunnel-node';
+import { loadCertificates, openTunnelNode, type Listener, type UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
 import { GatewayLifecycle } from './lifecycle.ts';
 import { Watching } from './watching.ts';
@@ -38,6 +38,8 @@ export interface GatewayOptions {
   config: string;
   /** Folder for journal, socket and what has to be put back after a crash. */
   stateDir: string;
+  /** Brings the port, if a supervisor or systemd holds it. */
+  supervision: Supervision;
 }
 
 /** A gateway that serves CONNECT, and the rest when it is `ready`. */
@@ -90,6 +92,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   const tunnelNode = await sentence(
     openTunnelNode({
       ...{ settings: settings(), certificates, node, sessions, engine, metrics, log },
+      supervision: options.supervision,
       upstreams: services.promise,
     }),
   );
@@ -115,7 +118,8 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   const happened = (type: 'node.ready' | 'node.stopping'): Occurrence => ({
     ...{ v: 1, at: now(), type, node: node.name, incarnation: node.incarnation },
   });
-  const ready = import('./services.ts').then(async ({ openServices }) => {
+  const ready = calm(tunnelNode.listener).then(async () => {
+    const { openServices } = await import('./services.ts');
     const opened = await sentence(
       openServices({
         ...{ settings, socket: state.socket, sessions, node: tunnels, events, metrics, log, lifecycle, now },
@@ -135,6 +139,16 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
     await close();
   };
   return { settings, log, lifecycle, ready, close: stop };
+}
+
+/** Loading keeps the event loop to itself for a while, so clients that come back at once are served before. */
+async function calm({ stats }: Listener): Promise<void> {
+  const deadline = performance.now() + CALM_LIMIT_MS;
+  for (let accepted = -1; accepted !== stats.accepted || stats.handshaking > 0;) {
+    if (performance.now() > deadline) return;
+    accepted = stats.accepted;
+    await new Promise((resolve) => setTimeout(resolve, CALM_MS));
+  }
 }
 
 async function openSessions(
@@ -233,3 +247,6 @@ function packageVersion(): string {
 }
 
 type Closer = () => Promise<void>;
+
+const CALM_MS = 50;
+const CALM_LIMIT_MS = 1000;

@@ -209,7 +209,7 @@ describe('TlsListener: connections', () => {
   it('limits the connections of one address, and not with 0', async () => {
     await using server = await serve({ '': files.host([ecdsa]) });
     const certificates = { hosts: new Map([['', files.host([ecdsa])]]) };
-    server.listener.prepare(certificates, { connectionsPerAddress: 2 })();
+    server.listener.prepare(certificates, { ...NO_LIMIT, connectionsPerAddress: 2 })();
     const first = await server.connect({});
     await server.connect({});
     await assert.rejects(server.connect({}));
@@ -327,7 +327,7 @@ async function until(condition: () => boolean): Promise<void> {
   }
 }
 
-const NO_LIMIT = { connectionsPerAddress: 0 };
+const NO_LIMIT = { connectionsPerAddress: 0, trustedProxies: [] };
 
 function sha1({ cert }: KeyFiles): string {
   return new X509Certificate(readFileSync(cert)).fingerprint.replaceAll(':', '');

@@ -2,16 +2,19 @@
  * How a connection comes in (docs/protocol.md §2.1):
  *
  *  1. accept        the socket waits without a handshake slot until its ClientHello is there: `silent`
- *  2. hello         it is complete, in one TLS record or several; its server name chooses the host
+ *  2. hello         behind the PROXY header of a trusted proxy, which says whose connection it is, the ClientHello is
+ *                   complete, in one TLS record or several; its server name chooses the host
  *  3. slot          one of a bounded number of handshakes; those over it wait, as sockets: `waiting`
  *  4. handshake     by node:tls, with a deadline that no trickle of bytes can move: `handshaking`
  *  5. hand over     as a ClientStream with its facts: `open`
  */
 import { constants } from 'node:crypto';
-import { createServer, type Server, type Socket } from 'node:net';
+import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:net';
 import * as tls from 'node:tls';
-import type { Log } from '@sallyport/chassis';
+import type { InheritedSocket, Log } from '@sallyport/chassis';
+import { readProxyHeader } from '@sallyport/protocol';
 import { helloState, serverNameOf } from './client-hello.ts';
+import { Crowd } from './crowd.ts';
 import {
   type AddressRules,
   type ClientStream,
@@ -28,6 +31,10 @@ export interface TlsListenerOptions {
   host: string;
   /** 0 = any free one. */
   port: number;
+  /** Taken instead of opening one: its port never closes. */
+  inherited?: InheritedSocket | undefined;
+  /** Called as connections make progress: a storm of them may keep the event loop in one turn for long. */
+  alive?: () => void;
   log: Log;
   limits?: Partial<ListenerLimits>;
   /** Monotonic, ms. Default: the machine's. */
@@ -69,6 +76,9 @@ export class TlsListener implements Listener {
   readonly #waiting = new Set<Arrival>();
   readonly #handshaking = new Map<string, Arrival>();
   readonly #openByAddress = new Map<string, number>();
+  readonly #crowd = new Crowd();
+  #trusted = new BlockList();
+  #complainedAt = -Infinity;
 
   constructor(options: TlsListenerOptions) {
     this.#options = options;
@@ -81,13 +91,15 @@ export class TlsListener implements Listener {
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
-  prepare(certificates: ListenerCertificates, { connectionsPerAddress }: AddressRules): () => void {
+  prepare(certificates: ListenerCertificates, rules: AddressRules): () => void {
+    const trusted = blockListOf(rules.trustedProxies);
     const hosts = new Map<string, tls.Server>();
     for (const [name, host] of certificates.hosts) hosts.set(name, this.#handshaker(host));
     if (!hosts.has('')) throw new Error('The default host has no certificate.');
     return () => {
       this.#hosts = hosts;
-      this.#connectionsPerAddress = connectionsPerAddress;
+      this.#connectionsPerAddress = rules.connectionsPerAddress;
+      this.#trusted = trusted;
     };
   }
 
@@ -95,6 +107,9 @@ export class TlsListener implements Listener {
     if (!this.#hosts.has('')) throw new Error('The listener has no certificates yet.');
     this.#accept = accept;
     this.#server = await openSocket(this.#options, (socket) => this.#handleAccept(socket));
+    const { inherited, port, log } = this.#options;
+    if (inherited && port !== 0 && this.port !== port)
+      log.warn({ port: this.port, configured: port }, 'the inherited socket is not that of tcp-port');
     this.#server.on('error', (error) =>
       this.#options.log.error({ error: error.message }, 'cannot accept connections'),
     );
@@ -115,11 +130,15 @@ export class TlsListener implements Listener {
   // 1. accept
   #handleAccept(socket: Socket): void {
     this.stats.accepted += 1;
+    this.#options.alive?.();
     const address = plainAddress(socket.remoteAddress);
     const arrival: Arrival = {
       socket,
       address,
       port: socket.remotePort ?? 0,
+      localAddress: plainAddress(socket.localAddress),
+      isCounted: false,
+      isProxied: this.#trusted.check(address, isIPv6(address) ? 'ipv6' : 'ipv4'),
       since: this.#now(),
       parts: [],
       serverName: '',
@@ -128,10 +147,8 @@ export class TlsListener implements Listener {
     };
     socket.on('error', ignore);
     if (address === '') return void socket.destroy();
-    const open = (this.#openByAddress.get(address) ?? 0) + 1;
-    const limit = this.#connectionsPerAddress;
-    if (limit > 0 && open > limit) return this.#refuse(arrival, 'address-limit');
-    this.#openByAddress.set(address, open);
+    // Of a proxied one the address is not known yet.
+    if (!arrival.isProxied && !this.#countIn(arrival)) return;
     socket.once('close', () => this.#forget(arrival));
     for (const oldest of this.#silent) {
       if (this.#silent.size < this.#limits.silent) break;
@@ -148,12 +165,15 @@ export class TlsListener implements Listener {
 
   // 2. hello @returns whether there is nothing more to read here
   #handleHello(arrival: Arrival): boolean {
+    this.#options.alive?.();
     for (let bytes = readBytes(arrival.socket); bytes; bytes = readBytes(arrival.socket))
       arrival.parts.push(bytes);
-    const hello = Buffer.concat(arrival.parts);
-    const state = helloState(hello);
+    const bytes = Buffer.concat(arrival.parts);
+    const hello = arrival.isProxied ? this.#handleProxyHeader(arrival, bytes) : bytes;
+    if (arrival.refused) return true;
+    const state = arrival.isProxied ? 'incomplete' : helloState(hello);
     if (state === 'incomplete') {
-      if (arrival.parts.length > 1) arrival.parts = [hello];
+      arrival.parts = [hello];
       return false;
     }
     this.#silent.delete(arrival);
@@ -169,6 +189,33 @@ export class TlsListener implements Listener {
     else this.#refuse(arrival, 'limit');
     this.#count();
     return true;
+  }
+
+  /** @returns what follows the header; all of it as long as the header is not complete. */
+  #handleProxyHeader(arrival: Arrival, bytes: Buffer): Buffer {
+    const header = readProxyHeader(bytes);
+    if (header.kind === 'incomplete') return bytes;
+    if (header.kind === 'bad') {
+      this.#complain(arrival.address, header.problem);
+      this.#refuse(arrival, 'proxy-header');
+      return bytes;
+    }
+    if (header.kind === 'proxied') {
+      arrival.address = header.source.address;
+      arrival.port = header.source.port;
+      arrival.localAddress = header.destination.address;
+    }
+    arrival.isProxied = false;
+    this.#countIn(arrival);
+    return bytes.subarray(header.bytes);
+  }
+
+  /** Without the header every client would be the proxy, and one that writes its own header anybody. */
+  #complain(proxy: string, problem: string): void {
+    const now = this.#now();
+    if (now - this.#complainedAt < COMPLAINT_MS) return;
+    this.#complainedAt = now;
+    this.#options.log.warn({ proxy, problem }, 'refused: a trusted proxy must begin with a PROXY header');
   }
 
   // 3. slot
@@ -218,6 +265,7 @@ export class TlsListener implements Listener {
     this.stats.handshakes += 1;
     this.stats.open += 1;
     socket.once('close', () => (this.stats.open -= 1));
+    this.#options.alive?.();
     this.#admitWaiting();
     // One write is one TLS record; with it Node would merge queued writes. docs/protocol.md §6.1
     Object.assign(socket, { _writev: null });
@@ -236,6 +284,8 @@ export class TlsListener implements Listener {
   /** Twice a second. The deadlines count from the start of each stage, whatever trickles in. */
   handleTick(): void {
     const now = this.#now();
+    const crowd = this.#crowd.handleTick(this.#openByAddress, this.stats.open);
+    if (crowd !== undefined) this.#options.log.warn({ ...crowd, advice: CROWD_ADVICE }, CROWD_MESSAGE);
     this.#expire(this.#silent, now - this.#limits.silentSeconds * 1000, 'timeout');
     this.#expire(this.#waiting, now - this.#limits.waitingSeconds * 1000, 'limit');
     this.#expire(this.#handshaking.values(), now - this.#limits.handshakeSeconds * 1000, 'timeout');
@@ -255,10 +305,28 @@ export class TlsListener implements Listener {
     arrival.socket.destroy();
   }
 
-  #forget(arrival: Arrival): void {
+  /** @returns false when that was one too many of its address. */
+  #countIn(arrival: Arrival): boolean {
+    const open = (this.#openByAddress.get(arrival.address) ?? 0) + 1;
+    const limit = this.#connectionsPerAddress;
+    if (limit > 0 && open > limit) {
+      this.#refuse(arrival, 'address-limit');
+      return false;
+    }
+    this.#openByAddress.set(arrival.address, open);
+    arrival.isCounted = true;
+    return true;
+  }
+
+  #countOut(arrival: Arrival): void {
+    if (!arrival.isCounted) return;
     const open = (this.#openByAddress.get(arrival.address) ?? 1) - 1;
     if (open === 0) this.#openByAddress.delete(arrival.address);
     else this.#openByAddress.set(arrival.address, open);
+  }
+
+  #forget(arrival: Arrival): void {
+    this.#countOut(arrival);
     arrival.parts = [];
     this.#silent.delete(arrival);
     this.#waiting.delete(arrival);
@@ -291,19 +359,25 @@ class TlsStream extends SocketStream {
   }
 }
 
-/** Opens the port; the one place that would take an inherited socket instead. */
-function openSocket(at: { host: string; port: number }, accept: (socket: Socket) => void): Promise<Server> {
+/** Opens the port, or takes the inherited socket, in which connections may wait already. */
+function openSocket(at: ListenPlace, accept: (socket: Socket) => void): Promise<Server> {
   return new Promise((resolve, reject) => {
     const server = createServer({ noDelay: true }, accept);
     server.once('error', (error: NodeJS.ErrnoException) => reject(new Error(listenProblem(error, at))));
-    server.listen({ host: at.host === '' ? undefined : at.host, port: at.port, backlog: BACKLOG }, () => {
+    const opened = () => {
       server.removeAllListeners('error');
       resolve(server);
-    });
+    };
+    // Node listens on it once more, and without a backlog would make it small.
+    if (at.inherited) server.listen({ fd: at.inherited.fd }, BACKLOG, opened);
+    else
+      server.listen({ host: at.host === '' ? undefined : at.host, port: at.port, backlog: BACKLOG }, opened);
   });
 }
 
-function listenProblem(error: NodeJS.ErrnoException, at: { host: string; port: number }): string {
+function listenProblem(error: NodeJS.ErrnoException, at: ListenPlace): string {
+  if (at.inherited)
+    return `Descriptor ${at.inherited.fd} (LISTEN_FDS) is no socket that accepts TCP connections: look at what starts this program.`;
   const place = at.host === '' ? `TCP port ${at.port}` : `${at.host} TCP port ${at.port}`;
   if (error.code === 'EADDRINUSE')
     return `${place} is taken by another program; stop it or choose another tcp-port.`;
@@ -320,7 +394,7 @@ function factsOf(socket: tls.TLSSocket, arrival: Arrival): StreamFacts {
   return {
     peerAddress: arrival.address,
     peerPort: arrival.port,
-    localAddress: plainAddress(socket.localAddress),
+    localAddress: arrival.localAddress,
     serverName: arrival.serverName,
     tlsVersion: socket.getProtocol() ?? '',
     cipher: socket.getCipher().name,
@@ -332,6 +406,17 @@ function factsOf(socket: tls.TLSSocket, arrival: Arrival): StreamFacts {
     },
     clientFinished: socket.getPeerFinished(),
   };
+}
+
+function blockListOf(cidrs: readonly string[]): BlockList {
+  const list = new BlockList();
+  for (const cidr of cidrs) {
+    const [address = '', bits] = cidr.split('/');
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4';
+    if (bits === undefined) list.addAddress(address, family);
+    else list.addSubnet(address, Number(bits), family);
+  }
+  return list;
 }
 
 function readBytes(socket: Socket): Buffer | undefined {
@@ -354,10 +439,19 @@ function ignore(): void {
   // A socket without an error listener would end the process; 'close' follows and is what counts.
 }
 
+type ListenPlace = Pick<TlsListenerOptions, 'host' | 'port' | 'inherited'>;
+
 interface Arrival {
   socket: Socket;
+  /** Of the client; of the proxy as long as `isProxied`. */
   address: string;
   port: number;
+  /** What the client connected to. */
+  localAddress: string;
+  /** Among the connections of its address. */
+  isCounted: boolean;
+  /** A PROXY header has to come first. */
+  isProxied: boolean;
   /** Monotonic ms, start of the present stage. */
   since: number;
   /** What came of the ClientHello so far; bounded by `helloState`. */
@@ -368,7 +462,7 @@ interface Arrival {
   refused: boolean;
 }
 
-type RefusalCause = 'timeout' | 'error' | 'limit' | 'address-limit';
+type RefusalCause = 'timeout' | 'error' | 'limit' | 'address-limit' | 'proxy-header';
 
 export const LISTENER_LIMITS: ListenerLimits = {
   handshakes: 512,
@@ -391,6 +485,12 @@ const CIPHERS = [
   'ECDHE-ECDSA-CHACHA20-POLY1305',
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
+
+const COMPLAINT_MS = 60_000;
+const CROWD_MESSAGE = 'many connections come from very few addresses: a balancer may hide its clients';
+const CROWD_ADVICE =
+  'let the balancer send the PROXY protocol and name it in trusted-proxies; else max-connections-per-address and ' +
+  'max-logins-per-address count all its clients as one, so set both to 0';
 
 const BACKLOG = 4096;
 const TICK_MS = 500;

@@ -1,4 +1,4 @@
-import type { Log, Metrics } from '@sallyport/chassis';
+import type { Log, Metrics, Supervision } from '@sallyport/chassis';
 import { routeOf, type NodeIdentity, type Sessions, type Settings, type Upstream } from '@sallyport/cluster';
 import type { Engine } from '@sallyport/engine';
 import { Edge, type EdgeLimits, type UpstreamName } from './edge.ts';
@@ -18,6 +18,8 @@ export interface TunnelNodeParts {
   upstreams: Promise<Record<UpstreamName, Upstream>>;
   metrics: Metrics;
   log: Log;
+  /** Brings the port, if somebody above holds it. */
+  supervision?: Supervision;
   /** Default: TLS by Node on the port of the settings. */
   listener?: Listener;
   /** Default: `routeOf`. */
@@ -27,7 +29,10 @@ export interface TunnelNodeParts {
   now?: () => number;
 }
 
-export type NodeSettings = Pick<Settings, 'listenHost' | 'tcpPort' | 'maxConnectionsPerAddress' | 'strap'>;
+export type NodeSettings = Pick<
+  Settings,
+  'listenHost' | 'tcpPort' | 'maxConnectionsPerAddress' | 'trustedProxies' | 'strap'
+>;
 
 /** A tunnel node that serves: listener, HTTP edge and tunnels, with their metrics. */
 export interface TunnelNode {
@@ -43,7 +48,7 @@ export interface TunnelNode {
 export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode> {
   const { settings, certificates, node, sessions, engine, metrics, log, limits = {} } = parts;
   const { edge: edgeLimits = {}, ...tunnelLimits } = limits;
-  const listener = parts.listener ?? listenerOf(settings, log);
+  const listener = parts.listener ?? listenerOf(settings, log, parts.supervision);
   listener.prepare(certificates, addressRules(settings))();
   const nodeMetrics = new NodeMetrics(metrics);
   const tunnels = new Tunnels({
@@ -87,12 +92,14 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   };
 }
 
-function addressRules({ maxConnectionsPerAddress }: NodeSettings): AddressRules {
-  return { connectionsPerAddress: maxConnectionsPerAddress };
+function addressRules({ maxConnectionsPerAddress, trustedProxies }: NodeSettings): AddressRules {
+  return { connectionsPerAddress: maxConnectionsPerAddress, trustedProxies };
 }
 
-function listenerOf(settings: NodeSettings, log: Log): Listener {
+function listenerOf(settings: NodeSettings, log: Log, supervision?: Supervision): Listener {
   return new TlsListener({
+    inherited: supervision?.tcp,
+    alive: () => supervision?.alive(),
     host: settings.listenHost,
     port: settings.tcpPort,
     log: log.child({ part: 'listener' }),

@@ -515,6 +515,12 @@ export const SETTINGS_KEYS = {
     about: 'Pending logins from one client address; 0 = no limit.',
     example: '0',
   }),
+  'trusted-proxies': key(listOf(cidr), [], {
+    unit: 'CIDR',
+    about:
+      'Balancers that forward TCP and begin each connection with a PROXY header (version 1 or 2), which says whose it is. From them a connection without it is refused; from others one with it.',
+    example: '[192.0.2.10/32, 2001:db8::/64]',
+  }),
   'log-level': key(choice('error', 'warn', 'info', 'debug', 'trace'), 'info', {
     about: 'How much is logged.',
     example: 'debug',

@@ -122,6 +122,7 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
     maxConnectionsPerAddress:
       values['max-connections-per-address'] ?? SETTINGS_KEYS['max-connections-per-address'].default,
     maxLoginsPerAddress: values['max-logins-per-address'] ?? SETTINGS_KEYS['max-logins-per-address'].default,
+    trustedProxies: values['trusted-proxies'] ?? SETTINGS_KEYS['trusted-proxies'].default,
     logLevel: values['log-level'] ?? SETTINGS_KEYS['log-level'].default,
     profiles,
     defaultProfile: defaultProfileOf(values) ?? Object.keys(profiles)[0] ?? DEFAULT_PROFILE,

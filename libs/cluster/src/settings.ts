@@ -36,6 +36,8 @@ export interface Settings {
   connectsPerTokenPerMinute: number;
   maxConnectionsPerAddress: number;
   maxLoginsPerAddress: number;
+  /** CIDRs of balancers whose PROXY header says who the client is; from anybody else there is none. */
+  trustedProxies: string[];
   logLevel: 'error' | 'warn' | 'info' | 'debug' | 'trace';
 
   profiles: Record<string, ProfileSettings>;

@@ -1,15 +1,14 @@
 /**
  * The command line: occtl's verbs over the admin socket, `user`, `check-config`, and the role `gateway`.
- * Results go to `out`, everything else is a StartError or a log line. Nothing heavy is loaded before its verb runs.
+ * Results go to `out`, everything else is a StartError or a log line. What is heavy is imported when its verb runs: a gateway that
+ * starts again has clients waiting.
  */
 import { existsSync } from 'node:fs';
 import { Argument, Command } from 'commander';
 import { settingsReference } from '@sallyport/cluster';
 import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
-import { accountsOf } from './accounts.ts';
-import { AdminClient } from './admin-client.ts';
-import { configurationErrors } from './check-config.ts';
+import type { AdminClient } from './admin-client.ts';
 import * as form from './occtl-form.ts';
 import { readNewPassword } from './prompt.ts';
 import type { Input } from './prompt.ts';
@@ -25,6 +24,7 @@ export interface Surroundings {
   out(text: string): void;
   now(): number;
   runGateway(options: GatewayCommand): Promise<void>;
+  supervise(role: string, args: readonly string[]): Promise<void>;
 }
 
 /** `sallyport gateway …`. */
@@ -81,6 +81,7 @@ class Verbs {
 
   /** Runs against the gateway. */
   async ask(work: (client: AdminClient) => Promise<void>): Promise<void> {
+    const { AdminClient } = await import('./admin-client.ts');
     const client = await AdminClient.open(this.socket);
     try {
       await work(client);
@@ -116,11 +117,19 @@ function addRoles(program: Command, around: Surroundings): void {
     .option('--first-run', 'make what the state folder lacks: certificate, demo user, configuration', false)
     .action((options: GatewayCommand) => around.runGateway(options));
   program
+    .command('supervise')
+    .description('run a role below the supervisor: a crash or an upgrade never closes its port')
+    .argument('<role>', 'with its own arguments')
+    .argument('[arguments...]')
+    .allowUnknownOption()
+    .action((role: string, args: string[]) => around.supervise(role, args));
+  program
     .command('check-config')
     .description('check a configuration file and the files that it names; all errors at once')
     .argument('<file>')
     .action(async (file: string) => {
       const json = program.opts<GlobalOptions>().json ?? false;
+      const { configurationErrors } = await import('./check-config.ts');
       const errors = await configurationErrors(file);
       if (json) around.out(`${JSON.stringify({ errors }, null, 2)}\n`);
       if (errors.length > 0) throw new StartError(errors.join('\n'));
@@ -284,7 +293,10 @@ function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
     .command('user')
     .description('users of the users-file, with or without a running gateway')
     .option('--config <file>', 'the users-file of this configuration, instead of asking the running gateway');
-  const accounts = () => accountsOf(verbs.socket, user.opts<{ config?: string }>().config);
+  const accounts = async () => {
+    const { accountsOf } = await import('./accounts.ts');
+    return accountsOf(verbs.socket, user.opts<{ config?: string }>().config);
+  };
   const done = async (verb: string, name: string, work: Promise<void>) => {
     await work;
     verbs.print({ user: name, done: verb }, `user ${name}: ${verb}`);

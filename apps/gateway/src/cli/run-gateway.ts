@@ -1,6 +1,12 @@
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { checkThreadPool, endOnUncaughtFaults, runService, StartError } from '@sallyport/chassis';
+import {
+  checkThreadPool,
+  endOnUncaughtFaults,
+  runService,
+  StartError,
+  type Supervision,
+} from '@sallyport/chassis';
 import { exampleSettings } from '@sallyport/cluster';
 import type { Settings } from '@sallyport/cluster';
 import { certificatePin, firstRun, reachableAddresses, stateFolder } from '../first-run.ts';
@@ -20,8 +26,14 @@ export async function runGateway(
   {
     start,
     threads,
+    supervision,
     print,
-  }: { start: StartGateway; threads: string | undefined; print: (text: string) => void },
+  }: {
+    start: StartGateway;
+    threads: string | undefined;
+    supervision: Supervision;
+    print: (text: string) => void;
+  },
 ): Promise<void> {
   checkThreadPool(threads);
   const state = stateFolder(resolve(stateDir));
@@ -32,9 +44,15 @@ export async function runGateway(
       `There is no ${file}: name a configuration with --config, or let --first-run make one.`,
     );
   }
-  const gateway = await start({ config: file, stateDir: state.path });
+  const gateway = await start({ config: file, stateDir: state.path, supervision });
   runService(
-    { stop: () => gateway.close(), reload: () => gateway.lifecycle.reload() },
+    {
+      stop() {
+        supervision.stopping();
+        return gateway.close();
+      },
+      reload: () => gateway.lifecycle.reload(),
+    },
     { log: gateway.log, title: 'sallyport gateway' },
   );
   endOnUncaughtFaults(gateway.log, () => gateway.close());
@@ -44,7 +62,8 @@ export async function runGateway(
     await gateway.close();
     throw fault;
   }
-  if (isFirstRun) print(await welcome(gateway.settings(), demo));
+  supervision.ready();
+  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
 }
 
 async function prepare(state: StateFolder): Promise<{ name: string; password: string } | undefined> {

@@ -56,7 +56,9 @@ export class World {
       ...(options.listenerLimits && { limits: options.listenerLimits }),
     });
     const node = await openTunnelNode({
-      settings: { listenHost: '127.0.0.1', tcpPort: 0, maxConnectionsPerAddress: 0, strap },
+      settings: {
+        ...{ listenHost: '127.0.0.1', tcpPort: 0, maxConnectionsPerAddress: 0, trustedProxies: [], strap },
+      },
       ...{ certificates, engine, metrics, listener, log: silent },
       node: { name: 'n1', incarnation: 'first' },
       sessions: options.store?.(sessions) ?? sessions,
