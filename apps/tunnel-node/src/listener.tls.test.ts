@@ -152,6 +152,15 @@ describe('TlsListener: connections', () => {
     assert.equal(server.listener.stats.refused['limit'], 1);
   });
 
+  it('stays below the number of sockets that it may have, and lets silent ones go for others', async () => {
+    await using server = await serve({ '': files.host([ecdsa]) }, { connections: 3 });
+    const idle = await Promise.all(Array.from({ length: 5 }, () => server.dial()));
+    await until(() => idle.filter((socket) => socket.closed).length === 2);
+    for (let n = 0; n < 3; n += 1) await server.connect({});
+    await assert.rejects(server.connect({}), 'all are in use');
+    assert.equal(server.listener.stats.refused['limit'], 6);
+  });
+
   it('ends what stays silent, and a hello that never gets complete', async () => {
     await using server = await serve({ '': files.host([ecdsa]) });
     const idle = await server.dial();

@@ -44,6 +44,8 @@ export interface TlsListenerOptions {
 }
 
 export interface ListenerLimits extends SlotLimits {
+  /** Sockets in all; when there is one more, the oldest that has not begun a handshake goes. */
+  connections: number;
   /** Connections whose ClientHello is not complete; the oldest goes when there is one more. */
   silent: number;
   silentSeconds: number;
@@ -76,7 +78,9 @@ export class TlsListener implements Listener {
   readonly #openByAddress = new Map<string, number>();
   readonly #crowd = new Crowd();
   #trusted = new BlockList();
+  #sockets = 0;
   #complainedAt = -Infinity;
+  #fullAt = -Infinity;
 
   constructor(options: TlsListenerOptions) {
     this.#options = options;
@@ -149,6 +153,9 @@ export class TlsListener implements Listener {
       refused: false,
     };
     socket.on('error', ignore);
+    this.#sockets += 1;
+    socket.once('close', () => (this.#sockets -= 1));
+    if (!this.#makeRoom()) return this.#refuse(arrival, 'limit');
     if (address === '') return void socket.destroy();
     // Of a proxied one the address is not known yet.
     if (!arrival.isProxied && !this.#countIn(arrival)) return;
@@ -164,6 +171,23 @@ export class TlsListener implements Listener {
       if (this.#handleHello(arrival)) socket.removeListener('readable', onReadable);
     };
     socket.on('readable', onReadable);
+  }
+
+  /** @returns false when nobody could be sent away for the newcomer. */
+  #makeRoom(): boolean {
+    if (this.#sockets <= this.#limits.connections) return true;
+    const now = this.#now();
+    if (now - this.#fullAt >= COMPLAINT_MS) {
+      this.#fullAt = now;
+      const { connections } = this.#limits;
+      this.#options.log.warn({ connections }, 'as many connections as may be open: some are refused');
+    }
+    const oldest = this.#silent.values().next().value ?? this.#slots.oldestWaiting;
+    if (oldest === undefined) return false;
+    this.#silent.delete(oldest);
+    this.#slots.leave(oldest);
+    this.#refuse(oldest, 'limit');
+    return true;
   }
 
   // 2. hello @returns whether there is nothing more to read here
@@ -452,6 +476,7 @@ type RefusalCause = 'timeout' | 'error' | 'limit' | 'address-limit' | 'proxy-hea
 
 export const LISTENER_LIMITS: ListenerLimits = {
   ...SLOT_LIMITS,
+  connections: Infinity,
   silent: 4096,
   silentSeconds: 10,
 };
