@@ -336,6 +336,24 @@ describe('Edge: limits', () => {
     assert.equal(other.size, 0);
   });
 
+  it('lets a client read the last answer at its own pace', async () => {
+    const clock = new TestClock();
+    const body = Buffer.alloc(20_000_000, 'a');
+    await using edge = await serve({ clock, portal: async () => ({ status: 200, headers: [], body }) });
+    for (const head of ['GET / HTTP/1.1\r\nConnection: close', 'GET / HTTP/1.1']) {
+      const client = await edge.client();
+      client.stream.pause();
+      client.write(`${head}\r\n\r\n`);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      clock.pass(EDGE_LIMITS.keepAliveSeconds, edge);
+      client.stream.resume();
+      assert.equal((await client.answer()).body.length, body.length);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      clock.pass(EDGE_LIMITS.keepAliveSeconds, edge);
+      await client.untilClosed();
+    }
+  });
+
   it('lets requests wait for services that load, a bounded number of them for a bounded time', async () => {
     let ready: (portal: Upstream) => void = () => undefined;
     const loaded = new Promise<Upstream>((resolve) => (ready = resolve));

@@ -111,6 +111,7 @@ export class Edge {
       since: this.#now(),
       requests: 0,
       then: 'head',
+      flushing: false,
       onClose: () => {},
     };
     connection.onClose = () => this.#connections.delete(duplex);
@@ -249,7 +250,19 @@ export class Edge {
       this.#options.log.error({ error: errorText(error) }, 'an answer could not be written');
       return connection.stream.destroy();
     }
-    this.#enter(connection, keep ? connection.then : 'closing');
+    const next = keep ? connection.then : 'closing';
+    this.#enter(connection, next);
+    this.#waitForFlush(connection, response, next);
+  }
+
+  /** The deadline after an answer counts from when the kernel has all of it; until then `http.timeout` watches. */
+  #waitForFlush(connection: Connection, response: ServerResponse, next: Stage): void {
+    if (response.writableFinished) return;
+    connection.flushing = true;
+    response.once('finish', () => {
+      connection.flushing = false;
+      if (connection.stage === next) this.#enter(connection, next);
+    });
   }
 
   /**
@@ -312,6 +325,7 @@ export class Edge {
     for (const connection of this.#connections.values()) {
       const seconds = this.#secondsFor(connection);
       if (now - connection.since < seconds * 1000) continue;
+      if (connection.flushing && IDLE.includes(connection.stage)) continue;
       if (connection.stage === 'body' || (connection.stage === 'head' && connection.requests === 0)) {
         this.#refuse(connection, { status: 408, cause: 'timeout' });
       } else if (connection.stage === 'head') {
@@ -374,6 +388,8 @@ interface Connection {
   requests: number;
   /** What comes after the answer under way. */
   then: 'head' | 'closing';
+  /** Bytes of the last answer wait for the client to read. */
+  flushing: boolean;
   onClose: () => void;
 }
 
