@@ -61,7 +61,7 @@ export async function admit(
   { sessions, node, strap, seenEpoch }: Admission,
 ): Promise<Admitted | NotAdmitted> {
   // 1. parse
-  const request = parseConnect(head.target, head.rawHeaders);
+  const request = parseConnect(head.target, joinedCookies(head.rawHeaders));
   if (request.token === '') return refusal('token-missing');
   if (request.token.length > MAX_TOKEN_LENGTH) return refusal('token-unknown');
   // 2. find
@@ -93,6 +93,18 @@ export async function admit(
     seenEpoch: seenEpoch(),
   });
   return claim.ok ? { ok: true, request, claim, mtu } : { ...refusal(claim.reason), session };
+}
+
+/** Several Cookie headers are one, as for other requests. */
+function joinedCookies(rawHeaders: readonly string[]): string[] {
+  const others: string[] = [];
+  const cookies: string[] = [];
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const [name = '', value = ''] = rawHeaders.slice(at, at + 2);
+    if (name.toLowerCase() === 'cookie') cookies.push(value);
+    else others.push(name, value);
+  }
+  return cookies.length === 0 ? others : [...others, 'Cookie', cookies.join('; ')];
 }
 
 function refusal(reason: Reason, status = statusOf(reason)): NotAdmitted {

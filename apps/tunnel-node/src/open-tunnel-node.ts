@@ -1,4 +1,4 @@
-import type { Log, Metrics, Supervision } from '@sallyport/chassis';
+import { connectionsAllowed, type Log, type Metrics, type Supervision } from '@sallyport/chassis';
 import {
   routeOf,
   type EventLog,
@@ -106,11 +106,21 @@ function addressRules({ maxConnectionsPerAddress, trustedProxies }: NodeSettings
 }
 
 function listenerOf(settings: NodeSettings, log: Log, supervision?: Supervision): Listener {
+  const connections = connectionsAllowed();
+  if (connections < FEW_CONNECTIONS)
+    log.warn(
+      { connections },
+      'few files may be open, so few connections: raise the limit (ulimit -n, LimitNOFILE=)',
+    );
   return new TlsListener({
     inherited: supervision?.tcp,
     alive: () => supervision?.alive(),
     host: settings.listenHost,
     port: settings.tcpPort,
     log: log.child({ part: 'listener' }),
+    limits: { connections },
   });
 }
+
+/** Fewer are not enough for a gateway that many use. */
+const FEW_CONNECTIONS = 4096;

@@ -200,20 +200,36 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 
   #attach(tunnel: Tunnel, session: Session): void {
+    const attachment = {
+      tunnelId: tunnel.id,
+      ...tunnel.addresses,
+      ipv6PrefixLength: session.grant.ipv6SubnetPrefix,
+      mtuBytes: tunnel.mtuBytes,
+      onPackets: (packets: readonly Uint8Array[]) => tunnel.deliver(packets),
+    };
     try {
-      this.engine.attach({
-        tunnelId: tunnel.id,
-        ...tunnel.addresses,
-        ipv6PrefixLength: session.grant.ipv6SubnetPrefix,
-        mtuBytes: tunnel.mtuBytes,
-        onPackets: (packets) => tunnel.deliver(packets),
-      });
+      this.engine.attach(attachment);
     } catch (error) {
-      this.#settle(tunnel, { kind: 'park', reason: 'error' });
-      throw error;
+      const evicted = this.#evictHolders(tunnel);
+      if (evicted === 0) this.#settle(tunnel, { kind: 'park', reason: 'error' });
+      if (evicted === 0) throw error;
+      this.engine.attach(attachment);
     }
     this.#byId.set(tunnel.id, tunnel);
     this.#bySession.set(session.id, tunnel);
+  }
+
+  /** The store gave an address anew before the notice to its former holder came: the newer lease is right. */
+  #evictHolders({ addresses, lease }: Tunnel): number {
+    let evicted = 0;
+    for (const holder of [...this.#byId.values()]) {
+      if (holder.lease.epoch >= lease.epoch) continue;
+      const { ipv4, ipv6 } = holder.addresses;
+      if ((ipv4 === '' || ipv4 !== addresses.ipv4) && (ipv6 === '' || ipv6 !== addresses.ipv6)) continue;
+      this.#supersede(holder);
+      evicted += 1;
+    }
+    return evicted;
   }
 
   #handleFault(stream: ClientStream, error: unknown): string {

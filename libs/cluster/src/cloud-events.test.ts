@@ -45,7 +45,7 @@ describe('events on the wire', () => {
     }
     assert.deepEqual([...seen].sort(), [...CLOUD_EVENT_TYPES].sort());
     const schemas = readdirSync(DOCS).filter((name) =>
-      /^(session|auth|node|config|admin|events)\./.test(name),
+      /^(session|auth|connect|node|config|admin|events)\./.test(name),
     );
     assert.deepEqual(schemas.sort(), CLOUD_EVENT_TYPES.map((type) => schemaName(type)).sort());
   });
