@@ -106,6 +106,7 @@ const NEEDS = {
     { tool: 'git', package: 'git' },
     { tool: 'perl', package: 'perl' },
     { tool: 'sysctl', package: 'procps' },
+    { tool: 'haproxy', package: 'haproxy' },
   ],
   bench: [
     { tool: 'python3', package: 'python3' },
