@@ -107,6 +107,8 @@ const NEEDS = {
     { tool: 'perl', package: 'perl' },
     { tool: 'sysctl', package: 'procps' },
     { tool: 'haproxy', package: 'haproxy' },
+    { tool: 'redis-server', package: 'redis-server' },
+    { tool: 'redis-cli', package: 'redis-tools' },
   ],
   bench: [
     { tool: 'python3', package: 'python3' },

@@ -16,6 +16,7 @@ export const LIBRARY_OWNERS = {
   '@node-rs/argon2': ['apps/auth/src/passwords.ts'],
   '@peculiar/x509': ['apps/gateway/src/first-run.ts'],
   commander: ['apps/gateway/src/cli/program.ts'],
+  ioredis: ['libs/cluster/src/redis.ts'],
   'ipaddr.js': ['libs/protocol/src/ip.ts'],
   pino: ['libs/chassis/src/log.ts'],
   'prom-client': ['libs/chassis/src/metrics.ts'],
@@ -25,5 +26,5 @@ export const LIBRARY_OWNERS = {
   tuntap2: ['libs/engine/src/device.tuntap.ts'],
   unixcrypt: ['apps/auth/src/crypt.worker.ts'],
   yaml: ['libs/chassis/src/config.ts'],
-  zod: ['libs/chassis/src/config.ts'],
+  zod: ['libs/chassis/src/config-values.ts'],
 };

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { lstat, open, readFile, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { processStart } from '@sallyport/cluster';
 import { groupNameProblem, userNameProblem } from './names.ts';
 import { hashProblem } from './passwords.ts';
 
@@ -183,7 +184,7 @@ async function replaceFile(target: string, text: string): Promise<void> {
   }
 }
 
-/** A lock is a file that holds its owner's process id; that of a dead process counts for nothing. */
+/** A lock is a file with its owner's process id and start; that of a process that is no more counts for nothing. */
 async function withLock<T>(path: string, work: () => Promise<T>): Promise<T> {
   const deadline = Date.now() + LOCK_WAIT_MS;
   while (!(await takeLock(path))) {
@@ -200,14 +201,14 @@ async function withLock<T>(path: string, work: () => Promise<T>): Promise<T> {
 async function takeLock(path: string): Promise<boolean> {
   try {
     const handle = await open(path, 'wx', FILE_MODE);
-    await handle.writeFile(`${process.pid}\n`);
+    await handle.writeFile(`${process.pid} ${await processStart(process.pid)}\n`);
     await handle.close();
     return true;
   } catch (error) {
     if (!isCode(error, 'EEXIST')) throw error;
   }
-  const owner = Number(await readFile(path, 'utf8').catch(() => ''));
-  if (owner > 0 && !isAlive(owner)) {
+  const [pid = '', start = ''] = (await readFile(path, 'utf8').catch(() => '')).trim().split(' ');
+  if (Number(pid) > 0 && !(await isOwner(Number(pid), start))) {
     // Renamed first: only one of several waiters gets it, and the next round decides who has the lock.
     const stale = `${path}.${randomBytes(8).toString('hex')}`;
     await rename(path, stale).then(
@@ -218,13 +219,15 @@ async function takeLock(path: string): Promise<boolean> {
   return false;
 }
 
-function isAlive(pid: number): boolean {
+/** The id may be another process's by now. Where no start can be seen the id alone counts. */
+async function isOwner(pid: number, start: string): Promise<boolean> {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
-    return !isCode(error, 'ESRCH');
+    if (isCode(error, 'ESRCH')) return false;
   }
+  const now = await processStart(pid);
+  return start === '' || now === '' || now === start;
 }
 
 function isCode(error: unknown, code: string): boolean {

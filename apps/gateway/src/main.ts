@@ -46,7 +46,7 @@ export interface GatewayOptions {
 export interface Gateway {
   settings: () => Settings;
   log: Log;
-  lifecycle: GatewayLifecycle;
+  lifecycle: Pick<GatewayLifecycle, 'reload'>;
   /** Resolves when all services are loaded. */
   ready: Promise<void>;
   /** Planned stop. Idempotent. */

@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { describe, it } from 'node:test';
 import { Metrics } from '@sallyport/chassis';
 import { StoreUnavailable, type InsideRequest, type InsideResponse, type Upstream } from '@sallyport/cluster';
+import { FIXED_HEADERS } from './answers.ts';
 import { Edge, EDGE_LIMITS, type EdgeLimits, type EdgeOptions } from './edge.ts';
 import { NodeMetrics } from './metrics.ts';
 import { TestClock } from './testing/clock.ts';
@@ -45,6 +46,8 @@ describe('Edge: requests and answers', () => {
       for (const name of ['Server', 'X-Powered-By', 'Via', 'Date', 'Transfer-Encoding', 'Keep-Alive'])
         assert.equal(header(answer, name), '', name);
       assert.notEqual(header(answer, 'Content-Length'), '');
+      for (const [name, value] of FIXED_HEADERS)
+        assert.equal(header(answer, name), value, `${name} of ${head}`);
       assert.doesNotMatch(answer.head, /node|sallyport/i);
     }
   });

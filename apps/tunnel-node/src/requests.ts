@@ -9,7 +9,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ConnectionFacts, FileRange, InsideRequest, InsideResponse } from '@sallyport/cluster';
-import { FIXED_HEADERS } from './answers.ts';
+import { answerHeaders } from './answers.ts';
 import type { StreamFacts } from './listener.ts';
 import type { EdgeRefusal } from './metrics.ts';
 
@@ -161,14 +161,9 @@ export async function writeAnswer(
 }
 
 export function writeHead(response: ServerResponse, answer: InsideResponse, keep: boolean): void {
-  const headers: string[] = [];
-  const given = new Set(answer.headers.map(([name]) => name.toLowerCase()));
-  for (const [name, value] of answer.headers) headers.push(name, value);
-  for (const [name, value] of FIXED_HEADERS) if (!given.has(name.toLowerCase())) headers.push(name, value);
-  if (answer.status !== 304) headers.push('Content-Length', String(answer.body.length));
-  headers.push('Connection', keep ? 'Keep-Alive' : 'close');
+  const length = answer.status === 304 ? undefined : answer.body.length;
   response.sendDate = false;
-  response.writeHead(answer.status, headers);
+  response.writeHead(answer.status, answerHeaders(answer.headers, { length, keep }));
 }
 
 async function streamFile(response: ServerResponse, range: FileRange): Promise<void> {

@@ -164,6 +164,7 @@ describe('Tunnels: CONNECT', () => {
       const { status, headers } = await client.connect(token);
       assert.equal(header(headers, 'Content-Length'), '0');
       assert.equal(header(headers, 'Connection'), 'close');
+      assert.equal(header(headers, 'Cache-Control'), 'no-store');
       await client.untilClosed();
       return [status, header(headers, 'X-Reason')];
     };

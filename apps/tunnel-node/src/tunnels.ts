@@ -1,24 +1,16 @@
 /**
- * All tunnels of this node. One CONNECT (docs/protocol.md §5):
+ * All tunnels of this node. A CONNECT that was let in (connect.ts, steps 1 to 5) goes on with:
  *
- *  1. parse     head of the request
- *  2. find      the session, by the hash of its token
- *  3. strap     is it the client that logged in?
- *  4. mtu       what the client's link carries; too little means no IPv6
- *  5. claim     the store gives this node the lease and the addresses, and tells the former owner
  *  6. attach    packets for the addresses come here; an older tunnel of the session is closed first, without a packet
  *  7. answer    200 with the headers, in one record
  *  8. channel   the next byte is CSTP, those that came early included
  *
  * What is refused gets 401 (log in again) or 503 with X-Reason (come back later).
  */
-import { randomUUID } from 'node:crypto';
 import type { Log } from '@sallyport/chassis';
 import {
-  hashToken,
   StoreUnavailable,
   systemClock,
-  type Claimed,
   type Clock,
   type Micros,
   type NodeIdentity,
@@ -31,21 +23,19 @@ import {
 import type { Engine } from '@sallyport/engine';
 import {
   connectAnswer,
-  parseConnect,
   ProtocolError,
   reasonText,
+  statusOf,
   type ChannelClose,
-  type ConnectRequest,
   type Reason,
-  type TunnelMtu,
 } from '@sallyport/protocol';
 import { closingAnswer } from './answers.ts';
-import { MAX_TEXT_LENGTH, MAX_TOKEN_LENGTH, mtuFor, remainingSeconds, statusOf } from './connect.ts';
+import { admit, remainingSeconds, type Admitted } from './connect.ts';
 import type { ConnectHandler, ConnectHead } from './edge.ts';
 import type { ClientStream } from './listener.ts';
 import { LostLeases } from './lost-leases.ts';
 import type { NodeMetrics, TunnelDrop } from './metrics.ts';
-import { checkStrap, type StrapMode } from './strap.ts';
+import type { StrapMode } from './strap.ts';
 import { Tunnel, type Traffic, type TunnelOwner } from './tunnel.ts';
 
 export interface TunnelsOptions {
@@ -80,7 +70,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly #leaving = new Map<ClientStream, number>();
   readonly #lost = new LostLeases();
   /** What the store could not be told yet. */
-  readonly #owed: (() => Promise<unknown>)[] = [];
+  readonly #owed: (() => Promise<boolean>)[] = [];
   readonly #ticker: NodeJS.Timeout;
   readonly #stopNotices: () => void;
   #lastId = 0;
@@ -128,54 +118,17 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     if (this.#closing) return this.#refuse(stream, 'server-shutdown');
     if (this.#opening > (this.#options.connectsAtOnce ?? CONNECTS_AT_ONCE))
       return this.#refuse(stream, 'connect-rate');
-    // 1. parse
-    const request = parseConnect(head.target, head.rawHeaders);
-    if (request.token === '') return this.#refuse(stream, 'token-missing');
-    if (request.token.length > MAX_TOKEN_LENGTH) return this.#refuse(stream, 'token-unknown');
-    // 2. find
-    const tokenHash = hashToken(request.token);
-    const session = await this.#sessions.find(tokenHash);
-    if (session === undefined) return this.#refuse(stream, 'token-unknown');
-    // Whatever ended it, it does not come back.
-    if (session.state === 'closed') return this.#refuse(stream, session.endReason || 'token-unknown', 401);
-    // 3. strap
-    const verdict = checkStrap(this.#options.strap, session.strapKeys, {
-      verify: request.strapVerify,
-      pubkey: request.strapPubkey,
-      clientFinished: stream.facts.clientFinished,
+    const { sessions, node, strap } = this.#options;
+    const admitted = await admit(head, stream.facts, {
+      ...{ sessions, node, strap },
+      seenEpoch: () => this.#seenEpoch,
     });
-    if (!verdict.ok) return this.#refuse(stream, 'strap-failed');
-    // 4. mtu
-    const mtu = mtuFor(request, stream.facts, session);
-    // 5. claim
-    const claim = await this.#sessions.claim({
-      tokenHash,
-      node: this.#options.node,
-      connectionId: randomUUID(),
-      wantIpv4: request.wantIpv4,
-      wantIpv6: request.wantIpv6 && mtu.ipv6Fits,
-      client: {
-        address: stream.facts.peerAddress,
-        userAgent: request.userAgent.slice(0, MAX_TEXT_LENGTH),
-        platform: request.platform.slice(0, MAX_TEXT_LENGTH),
-        hostname: request.hostname.slice(0, MAX_TEXT_LENGTH),
-      },
-      strapKey: verdict.nextKey,
-      strapProved: verdict.provedKey,
-      mtuBytes: mtu.mtuBytes,
-      seenEpoch: this.#seenEpoch,
-    });
-    if (!claim.ok) return this.#refuse(stream, claim.reason);
-    return this.#serve(stream, head, request, claim, mtu);
+    return admitted.ok
+      ? this.#serve(stream, head, admitted)
+      : this.#refuse(stream, admitted.reason, admitted.status);
   }
 
-  #serve(
-    stream: ClientStream,
-    head: ConnectHead,
-    request: ConnectRequest,
-    claim: Claimed,
-    mtu: TunnelMtu,
-  ): string {
+  #serve(stream: ClientStream, head: ConnectHead, { request, claim, mtu }: Admitted): string {
     const { session, lease } = claim;
     if (lease.epoch > this.#seenEpoch) this.#seenEpoch = lease.epoch;
     const lost = this.#lostAlready(session.id, lease.epoch);
@@ -366,8 +319,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#leaving.delete(stream);
     }
     this.#lost.handleTick(now);
-    for (const call of this.#owed.splice(0, OWED_PER_TICK))
-      void this.#tell(async () => Boolean(await call()));
+    for (const call of this.#owed.splice(0, OWED_PER_TICK)) void this.#tell(call);
     this.#publishTraffic();
   }
 

@@ -1,5 +1,8 @@
 export * from './boot.ts';
 export * from './config.ts';
+export * from './config-keys.ts';
+export * from './config-values.ts';
+export { nearest } from './nearest.ts';
 export * from './faults.ts';
 export * from './health.ts';
 export * from './log.ts';

@@ -128,7 +128,7 @@ interface Wish {
   profile: string;
 }
 
-interface Pool {
+export interface Pool {
   /** First and last block that a client may get; none when last < first. */
   first: bigint;
   last: bigint;
@@ -333,11 +333,11 @@ function wishOf(session: Session, family: Family): Wish {
   };
 }
 
-function lengthOf(grant: Grant, family: Family): number {
+export function lengthOf(grant: Grant, family: Family): number {
   return family === 'ipv4' ? 32 : grant.ipv6SubnetPrefix;
 }
 
-function parsePool(cidr: string, length: number): Pool {
+export function parsePool(cidr: string, length: number): Pool {
   const { bits, base, prefix } = parseCidr(cidr);
   const from = base >> BigInt(bits - length);
   const count = length < prefix ? 0n : 1n << BigInt(length - prefix);

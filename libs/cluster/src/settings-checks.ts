@@ -47,10 +47,15 @@ function checkTls({ values, problems }: SettingsDocument, report: Report): void 
   };
   one(values);
   const given = values['server-cert'] ?? values['server-key'];
-  if (!given && !problems.some(({ message }) => message.startsWith('server-'))) {
+  if (!given && !wasRefused(problems, 'server-cert', 'server-key')) {
     report('server-cert and server-key are missing; without a certificate no client can connect');
   }
   for (const [name, vhost] of values.vhosts ?? []) one(vhost, 'vhosts', name);
+}
+
+/** Has one of these keys a value that is no good? Then it is not missing. */
+function wasRefused(problems: readonly Problem[], ...keys: string[]): boolean {
+  return problems.some(({ key }) => key !== undefined && keys.includes(key));
 }
 
 function checkProfiles({ values, line }: SettingsDocument, report: Report): void {
@@ -104,7 +109,7 @@ function policies({ values }: SettingsDocument): { path: string[]; policy: Polic
 
 function checkPools(document: SettingsDocument, report: Report): void {
   const seen = new Map<string, Cidr>();
-  let any = document.problems.some(({ message }) => /^ipv[46]-network/.test(message));
+  let any = wasRefused(document.problems, 'ipv4-network', 'ipv6-network');
   for (const { path, policy } of policies(document)) {
     for (const key of ['ipv4-network', 'ipv6-network'] as const) {
       for (const text of policy[key] ?? []) {

@@ -15,20 +15,24 @@ import {
   text,
 } from '@sallyport/chassis';
 import type { Key, Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
-import { familyOf, formatAddress, formatCidr, parseAddress, parseCidr } from '@sallyport/protocol';
+import {
+  familyOf,
+  formatAddress,
+  formatCidr,
+  MAX_BANNER_BYTES,
+  MIN_TUNNEL_MTU_BYTES,
+  parseAddress,
+  parseCidr,
+} from '@sallyport/protocol';
 import type { IpFamily } from '@sallyport/protocol';
 
 // Limits
 
-/** openconnect's buffer for a banner (hostile test V23). */
-export const MAX_BANNER_BYTES = 496;
 export const MAX_NAME_BYTES = 64;
 const MAX_PATH_BYTES = 4096;
 const MAX_COUNT = 1_000_000;
 const DAY_SECONDS = 86_400;
 const YEAR_SECONDS = 365 * DAY_SECONDS;
-/** Below it IPv6 cannot work, and clients of today expect no less of IPv4. */
-const MIN_TUNNEL_MTU = 576;
 const MAX_TUNNEL_MTU = 9000;
 
 // Values
@@ -87,11 +91,11 @@ const routes = mapped<string[], string[]>(
 
 const mtu = mapped<number, number>(
   integer(0, MAX_TUNNEL_MTU),
-  `0, or a whole number from ${MIN_TUNNEL_MTU} to ${MAX_TUNNEL_MTU}`,
+  `0, or a whole number from ${MIN_TUNNEL_MTU_BYTES} to ${MAX_TUNNEL_MTU}`,
   (value) =>
-    value === 0 || value >= MIN_TUNNEL_MTU
+    value === 0 || value >= MIN_TUNNEL_MTU_BYTES
       ? { value }
-      : { problem: `is too small; the least is ${MIN_TUNNEL_MTU}` },
+      : { problem: `is too small; the least is ${MIN_TUNNEL_MTU_BYTES}` },
 );
 
 const LABEL = '[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?';

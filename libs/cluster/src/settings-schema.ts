@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { keyPlaces, problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassis';
+import { problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassis';
 import type { ConfigDocument } from '@sallyport/chassis';
 import { policyFields } from './grant-fields.ts';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
@@ -79,13 +79,6 @@ export function poolsOf(settings: Settings): { ipv4: string[]; ipv6: string[] } 
 /** docs/configuration.md. */
 export function settingsReference(): string {
   return referenceMarkdown(SETTINGS_KEYS, 'Configuration', REFERENCE_INTRODUCTION);
-}
-
-/** Names of the keys that need a new start. */
-export function startOnlyKeys(): string[] {
-  return keyPlaces(SETTINGS_KEYS)
-    .filter(({ key }) => !key.reloads)
-    .map(({ name }) => name);
 }
 
 function checkedDocument(text: string): ConfigDocument<typeof SETTINGS_KEYS> {

@@ -3,6 +3,7 @@ import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseCidr, formatCidr } from '@sallyport/protocol';
 import { CommandFailed, run } from './commands.ts';
+import { isRecord } from './ip-command.ts';
 import { ROUTED_MISSING } from './preflight.ts';
 
 /**
@@ -244,10 +245,6 @@ async function writeChanges(file: string, changes: HostChanges): Promise<void> {
     await handle.close();
   }
   await rename(temporary, file);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
 }
 
 const SYSCTL = /^net\/(ipv4\/ip_forward|ipv6\/conf\/all\/forwarding|ipv6\/conf\/[^/]{1,15}\/accept_ra)$/;

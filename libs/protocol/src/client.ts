@@ -19,8 +19,6 @@ export type ClientFamily =
 export interface Quirks {
   /** Documents of the login are a bare `<auth>` without `<config-auth>` around it. */
   bareAuth: boolean;
-  /** Takes the first option of a list as the selected one, whatever `selected` says. */
-  firstOptionIsSelected: boolean;
   /** Understands IPv6 inside the tunnel. */
   ipv6: boolean;
   /** A full tunnel carries IPv6 only if `X-CSTP-Split-Include-IP6: 2000::/3` is sent. */
@@ -29,8 +27,6 @@ export interface Quirks {
   dnsIpv6Header: 'X-CSTP-DNS' | 'X-CSTP-DNS-IP6';
   /** Takes `X-CSTP-Post-Auth-XML`. */
   postAuthXml: boolean;
-  /** Asks for `CSCOSSLC/tunnel`, without the slash. */
-  connectPathWithoutSlash: boolean;
 }
 
 export interface Client {
@@ -97,29 +93,26 @@ const FIRST_SECURE_CLIENT = 5;
 
 const PERMISSIVE: Quirks = {
   bareAuth: false,
-  firstOptionIsSelected: false,
   ipv6: true,
   needsIpv6Route: false,
   dnsIpv6Header: 'X-CSTP-DNS',
   postAuthXml: false,
-  connectPathWithoutSlash: false,
 };
 const CISCO: Quirks = {
   ...PERMISSIVE,
-  firstOptionIsSelected: true,
   dnsIpv6Header: 'X-CSTP-DNS-IP6',
   postAuthXml: true,
 };
 
-/** The one table of what differs (docs/protocol.md §12.2). */
+/** What needs another answer (what is good for all is done for all: docs/protocol.md §12.2). */
 const QUIRKS: Record<ClientFamily, Quirks> = {
   openconnect: { ...PERMISSIVE, postAuthXml: true },
   'openconnect-old': { ...PERMISSIVE, bareAuth: true, ipv6: false },
   anyconnect: CISCO,
   'anyconnect-ios': { ...CISCO, needsIpv6Route: true, postAuthXml: false },
   'secure-client': CISCO,
-  clavister: { ...PERMISSIVE, connectPathWithoutSlash: true },
-  anylink: { ...PERMISSIVE, firstOptionIsSelected: true },
+  clavister: PERMISSIVE,
+  anylink: PERMISSIVE,
   'ip-phone': { ...PERMISSIVE, ipv6: false },
   unknown: PERMISSIVE,
 };

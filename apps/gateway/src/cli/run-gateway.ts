@@ -1,28 +1,20 @@
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { checkThreadPool, endOnUncaughtFaults, runService, StartError } from '@sallyport/chassis';
-import type { Log, Supervision } from '@sallyport/chassis';
+import {
+  checkThreadPool,
+  endOnUncaughtFaults,
+  runService,
+  StartError,
+  type Supervision,
+} from '@sallyport/chassis';
 import { exampleSettings } from '@sallyport/cluster';
 import type { Settings } from '@sallyport/cluster';
 import { certificatePin, firstRun, reachableAddresses, stateFolder } from '../first-run.ts';
 import type { StateFolder } from '../first-run.ts';
+import type { Gateway, GatewayOptions } from '../main.ts';
 import type { GatewayCommand } from './program.ts';
 
-/** What main.ts starts. */
-export interface RunningGateway {
-  settings: () => Settings;
-  log: Log;
-  lifecycle: { reload(): Promise<unknown> };
-  /** Resolves when all services are loaded. */
-  ready: Promise<void>;
-  close(): Promise<void>;
-}
-
-export type StartGateway = (options: {
-  config: string;
-  stateDir: string;
-  supervision: Supervision;
-}) => Promise<RunningGateway>;
+export type StartGateway = (options: GatewayOptions) => Promise<Gateway>;
 
 /**
  * The role `gateway`: starts it, keeps it until a signal, and on a first run makes the state folder before and says
