@@ -1,5 +1,12 @@
 import { type Log } from '@sallyport/chassis';
-import { poolsOf, readSettings, reloadSettings, type EventLog, type Settings } from '@sallyport/cluster';
+import {
+  poolsOf,
+  readSettings,
+  reloadSettings,
+  type EventLog,
+  type PeerRole,
+  type Settings,
+} from '@sallyport/cluster';
 import { loadCertificates, type ListenerCertificates } from '@sallyport/tunnel-node';
 import type { GatewayStatus, Lifecycle, ReloadResult } from './admin/ports.ts';
 
@@ -14,7 +21,9 @@ export interface LifecycleParts {
   node: string;
   version: string;
   log: Log;
-  events: EventLog;
+  events: Pick<EventLog, 'append'>;
+  /** Of a cluster; absent = all of them. */
+  role?: PeerRole | undefined;
   /** µs. */
   now: () => bigint;
 }
@@ -69,8 +78,8 @@ export class GatewayLifecycle implements Lifecycle {
   }
 
   async #reload(): Promise<ReloadResult> {
-    const { current, events, log, now } = this.#parts;
-    const read = await readSettings(current.settings.file);
+    const { current, events, log, now, role } = this.#parts;
+    const read = await readSettings(current.settings.file, role);
     if ('errors' in read) return this.#rejected(read.errors);
     const { settings, waiting } = reloadSettings(current.settings, read.settings);
     const pools = newPools(current.settings, settings);
@@ -82,7 +91,8 @@ export class GatewayLifecycle implements Lifecycle {
     }
     let steps: (() => void | Promise<void>)[];
     try {
-      const certificates = await loadCertificates(settings);
+      const isEdge = role === undefined || role === 'tunnel-node';
+      const certificates = isEdge ? await loadCertificates(settings) : NO_CERTIFICATES;
       steps = await Promise.all(this.#reloadables.map((part) => part.prepare(settings, certificates)));
     } catch (error) {
       return this.#rejected([error instanceof Error ? error.message : String(error)]);
@@ -105,6 +115,8 @@ export class GatewayLifecycle implements Lifecycle {
     return { applied: false, revision, waiting: [], errors };
   }
 }
+
+const NO_CERTIFICATES: ListenerCertificates = { hosts: new Map() };
 
 /** The TUN device and the return path know the pools of the start. */
 function newPools(before: Settings, after: Settings): string[] {

@@ -15,6 +15,7 @@ import {
   type Micros,
   type NodeIdentity,
   type NodeService,
+  type Release,
   type Notice,
   type Session,
   type Sessions,
@@ -59,6 +60,8 @@ export interface TunnelsOptions {
 
 export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly engine: Engine;
+  /** Why no CONNECT is served for now. */
+  refusing: Reason | undefined;
   readonly traffic: Traffic = { rxPackets: 0, rxBytes: 0, txPackets: 0, txBytes: 0 };
   readonly #options: TunnelsOptions;
   readonly #sessions: Sessions;
@@ -92,6 +95,11 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#ticker.unref();
   }
 
+  /** Id of the newest tunnel. */
+  get lastId(): number {
+    return this.#lastId;
+  }
+
   get size(): number {
     return this.#byId.size;
   }
@@ -116,6 +124,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   /** @returns label for the metric: `ok`, `resumed` or the reason of the refusal. */
   async #open(stream: ClientStream, head: ConnectHead): Promise<string> {
     if (this.#closing) return this.#refuse(stream, 'server-shutdown');
+    if (this.refusing) return this.#refuse(stream, this.refusing, 503);
     if (this.#opening > (this.#options.connectsAtOnce ?? CONNECTS_AT_ONCE))
       return this.#refuse(stream, 'connect-rate');
     const { sessions, node, strap } = this.#options;
@@ -353,23 +362,41 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return count;
   }
 
+  /** From the node that has claimed them: the fast path beside the notices, and handled like one. */
+  release(releases: readonly Release[]): void {
+    for (const { sessionId, upToEpoch } of releases)
+      this.#handleNotice({ sessionId, upToEpoch, reason: 'superseded' });
+  }
+
+  /**
+   * Ends some tunnels without a packet and parks their sessions, so that their clients come back at once, elsewhere.
+   * @param upTo only tunnels up to this id: who came back here has nowhere else to go.
+   * @returns how many.
+   */
+  async moveAway(count: number, upTo: number): Promise<number> {
+    const leaving = [...this.#byId.values()].filter(({ id }) => id <= upTo).slice(0, count);
+    await Promise.all(leaving.map((tunnel) => this.#park(tunnel)));
+    return leaving.length;
+  }
+
+  #park(tunnel: Tunnel): Promise<unknown> {
+    this.#remove(tunnel);
+    this.#options.metrics.tunnelEnded('server-shutdown');
+    const { session, lease } = tunnel;
+    const parked = this.#tell(() =>
+      this.#sessions.park(session.id, lease, 'server-shutdown', tunnel.usage()),
+    );
+    this.#leave(tunnel);
+    return parked;
+  }
+
   /** Planned stop: the sessions are parked, the connections end without a packet, and the clients come back. */
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
     clearInterval(this.#ticker);
     this.#stopNotices();
-    const parked: Promise<unknown>[] = [];
-    for (const tunnel of [...this.#byId.values()]) {
-      this.#remove(tunnel);
-      this.#options.metrics.tunnelEnded('server-shutdown');
-      const { session, lease } = tunnel;
-      parked.push(
-        this.#tell(() => this.#sessions.park(session.id, lease, 'server-shutdown', tunnel.usage())),
-      );
-      this.#leave(tunnel);
-    }
-    await Promise.all(parked);
+    await Promise.all([...this.#byId.values()].map((tunnel) => this.#park(tunnel)));
     this.#publishTraffic();
     const until = performance.now() + CLOSE_MS;
     while (performance.now() < until && [...this.#leaving.keys()].some((stream) => !stream.closed)) {

@@ -1,19 +1,37 @@
 import { Controller, Inject } from '@nestjs/common';
-import { GrpcMethod } from '@nestjs/microservices';
+import { GrpcMethod, RpcException } from '@nestjs/microservices';
 import { Observable } from 'rxjs';
 import type { Log } from '@sallyport/chassis';
-import type { EventLog, Fact, NodeService, Session, Sessions, TunnelInfo } from '@sallyport/cluster';
-import type { AccountOrder, Accounts, Lifecycle } from './ports.ts';
+import {
+  accountOrder,
+  isAlive,
+  type Accounts,
+  type EventLog,
+  type ExplainPolicy,
+  type Fact,
+  type Nodes,
+  type NodeService,
+  type Occurrence,
+  type Session,
+  type Sessions,
+  type TunnelInfo,
+} from '@sallyport/cluster';
+import { reasonText } from '@sallyport/protocol';
+import type { Lifecycle } from './ports.ts';
 import type { Tally } from './tally.ts';
-import { eventMessage, PAGE_SIZE, sessionMessage, tunnelMessage } from './wire.ts';
+import { eventMessage, nodeMessage, PAGE_SIZE, sessionMessage, tunnelMessage } from './wire.ts';
 import type * as wire from './wire.ts';
 
 /** What the admin service stands on. */
 export interface AdminParts {
-  sessions: Pick<Sessions, 'list' | 'findByPrefix' | 'get' | 'end' | 'endOfUser'>;
+  sessions: Pick<Sessions, 'list' | 'findByPrefix' | 'get' | 'end' | 'endOfUser' | 'pools'>;
+  /** Of the whole cluster. */
   node: NodeService;
+  nodes: Nodes;
   events: EventLog;
-  accounts: Accounts;
+  /** The last failed and the last good login of a user, of the whole cluster; absent = those of `events`. */
+  lastLogins?: ((user: string) => Promise<Occurrence[]>) | undefined;
+  accounts: Accounts & { explain: ExplainPolicy };
   lifecycle: Lifecycle;
   tally: Tally;
   log: Log;
@@ -62,12 +80,14 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'ListTunnels')
-  listTunnels({ user, tunnelId }: wire.ListTunnelsRequest): Observable<wire.ListTunnelsResponse> {
+  listTunnels({ user, tunnelId, node }: wire.ListTunnelsRequest): Observable<wire.ListTunnelsResponse> {
     const asked = async () =>
       (await this.#parts.node.tunnels())
         .filter(
           (tunnel) =>
-            (user === '' || tunnel.user === user) && (tunnelId === 0 || tunnel.tunnelId === tunnelId),
+            (user === '' || tunnel.user === user) &&
+            (tunnelId === 0 || tunnel.tunnelId === tunnelId) &&
+            (node === '' || tunnel.node === node),
         )
         .map(tunnelMessage);
     return pages(asked, (tunnels) => ({ tunnels }));
@@ -134,14 +154,14 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'ListAccounts')
-  listAccounts(): wire.ListAccountsResponse {
-    const accounts = this.#parts.accounts.list();
+  async listAccounts(): Promise<wire.ListAccountsResponse> {
+    const accounts = await this.#parts.accounts.list();
     return { accounts: accounts.map(({ name, groups, locked }) => ({ name, groups: [...groups], locked })) };
   }
 
   @GrpcMethod('AdminService', 'ChangeAccount')
   async changeAccount(request: wire.ChangeAccountRequest): Promise<wire.ChangeAccountResponse> {
-    const order = orderOf(request);
+    const order = accountOrder(request);
     if (!order) return { problem: 'the verb is none of add, passwd, lock, unlock, delete' };
     try {
       await this.#parts.accounts.apply(order);
@@ -150,6 +170,39 @@ export class AdminController {
     }
     this.#changed(`user-${order.verb}`, order.name, 1);
     return { problem: '' };
+  }
+
+  @GrpcMethod('AdminService', 'ListNodes')
+  async listNodes(): Promise<wire.ListNodesResponse> {
+    const { nodes, now } = this.#parts;
+    return { nodes: (await nodes.list()).map((node) => nodeMessage(node, isAlive(node, now()))) };
+  }
+
+  @GrpcMethod('AdminService', 'Drain')
+  async drain({ node, drain }: wire.DrainRequest): Promise<wire.DrainResponse> {
+    const found = await this.#parts.nodes.drain(node, drain);
+    this.#changed(drain ? 'drain' : 'undrain', `node ${node}`, found ? 1 : 0);
+    return { found };
+  }
+
+  @GrpcMethod('AdminService', 'ListPools')
+  async listPools(): Promise<wire.ListPoolsResponse> {
+    const pools = await this.#parts.sessions.pools();
+    return { pools: pools.map(({ size, ...pool }) => ({ ...pool, size: String(size) })) };
+  }
+
+  @GrpcMethod('AdminService', 'ExplainUser')
+  async explainUser({ user, profile }: wire.ExplainUserRequest): Promise<wire.ExplainUserResponse> {
+    const { accounts, events, lastLogins } = this.#parts;
+    const explained = await accounts.explain(user, profile);
+    const facts = lastLogins ? await lastLogins(user) : events.recent(FACTS_SEARCHED).reverse();
+    const failed = facts.find((fact) => fact.type === 'auth.failed' && fact.user === user);
+    const succeeded = facts.find((fact) => fact.type === 'auth.succeeded' && fact.user === user);
+    const failure =
+      failed?.type === 'auth.failed'
+        ? { ...failed, at: String(failed.at), text: reasonText(failed.reason) }
+        : null;
+    return { ...explained, failure, succeededAt: String(succeeded?.at ?? 0) };
   }
 
   async #described(fact: Fact): Promise<wire.AdminEvent> {
@@ -170,7 +223,19 @@ export class AdminController {
   async #tunnelsOf(target: wire.Target): Promise<TunnelInfo[]> {
     const tunnels = await this.#parts.node.tunnels();
     if (target.target === 'user') return tunnels.filter((tunnel) => tunnel.user === target.user);
-    if (target.target === 'tunnelId') return tunnels.filter((tunnel) => tunnel.tunnelId === target.tunnelId);
+    if (target.target === 'tunnelId') {
+      const { tunnelId, node = '' } = target;
+      const found = tunnels.filter(
+        (tunnel) => tunnel.tunnelId === tunnelId && (node === '' || tunnel.node === node),
+      );
+      // Numbers are unique on one node only, and ending the wrong one cannot be undone.
+      if (found.length > 1)
+        throw new RpcException({
+          code: FAILED_PRECONDITION,
+          message: `${found.map((tunnel) => `${tunnel.node}/${tunnelId}`).join(' and ')} have this id, say which`,
+        });
+      return found;
+    }
     const ids = new Set(
       (await this.#sessionsNamed(target.sessionId ?? '', true)).map((session) => session.id),
     );
@@ -199,16 +264,14 @@ function pages<T, P>(list: () => Promise<T[]>, page: (items: T[]) => P): Observa
 
 function subjectOf(target: wire.Target): string {
   if (target.target === 'user') return `user ${target.user ?? ''}`;
-  if (target.target === 'tunnelId') return `id ${target.tunnelId ?? 0}`;
+  if (target.target === 'tunnelId')
+    return `id ${target.node ? `${target.node}/` : ''}${target.tunnelId ?? 0}`;
   return `session ${target.sessionId ?? ''}`;
 }
 
-function orderOf({ verb, name, groups, password }: wire.ChangeAccountRequest): AccountOrder | undefined {
-  if (verb === 'add') return { verb, name, groups, password };
-  if (verb === 'passwd') return { verb, name, password };
-  if (verb === 'lock' || verb === 'unlock' || verb === 'delete') return { verb, name };
-  return undefined;
-}
-
+/** gRPC status code. */
+const FAILED_PRECONDITION = 9;
+/** Of the last facts, in which a login of one user is looked for. */
+const FACTS_SEARCHED = 10_000;
 /** What `show sessions` prints of an id. */
 export const SHORT_ID_LENGTH = 6;

@@ -1,14 +1,14 @@
 import { CatalogError, loadCatalog } from '@sallyport/downloader';
 import { checkUsers, UsersFileError } from '@sallyport/auth';
-import { readSettings } from '@sallyport/cluster';
+import { readSettings, type Settings } from '@sallyport/cluster';
 
 /**
  * Everything that a start or a reload would refuse in a configuration: the file, the files that it names, the client
- * profiles and packages, the users. @returns `FILE:LINE: message`, all of them.
+ * profiles and packages, the users. @returns errors as `FILE:LINE: message`, all of them.
  */
-export async function configurationErrors(file: string): Promise<string[]> {
+export async function checkedConfiguration(file: string): Promise<{ errors: string[]; settings?: Settings }> {
   const read = await readSettings(file);
-  if ('errors' in read) return read.errors;
+  if ('errors' in read) return { errors: read.errors };
   const errors: string[] = [];
   for (const check of [loadCatalog, checkUsers]) {
     try {
@@ -18,5 +18,5 @@ export async function configurationErrors(file: string): Promise<string[]> {
       errors.push(error.message);
     }
   }
-  return errors;
+  return { errors, settings: read.settings };
 }

@@ -10,6 +10,7 @@ import {
   DEFAULT_GRANT,
   forGrantFields,
   MemoryEventLog,
+  MemoryNodes,
   MemorySessions,
   hashToken,
   newToken,
@@ -43,6 +44,7 @@ const world = {
   socket: '',
   node: new FakeNode(),
   events: new MemoryEventLog(),
+  nodes: new MemoryNodes(() => BigInt(NOW) * 1000n),
   accounts: new Map<string, Account>(),
   orders: [] as AccountOrder[],
   reload: { applied: true, revision: 'r2', waiting: [], errors: [] } as ReloadResult,
@@ -400,17 +402,79 @@ test('times, sizes and columns read as those of occtl', () => {
   );
 });
 
+test('an id that several nodes have ends nothing until its node is named', async () => {
+  world.node.list = [tunnel(7, 'alice'), tunnel(7, 'bob', { node: 'n2' })];
+  const unclear = await run('disconnect', 'id', '7');
+  assert.equal(unclear.code, 1);
+  assert.match(unclear.error, /n1\/7 and n2\/7 have this id, say which/);
+  assert.deepEqual(world.node.disconnected, []);
+  assert.equal((await run('disconnect', 'id', 'n2/7')).code, 0);
+  assert.deepEqual(world.node.disconnected, ['session-bob-7']);
+  assert.deepEqual(idsOf((await run('-j', 'show', 'id', '7')).json), [7, 7]);
+});
+
+test('nodes are shown, drained and taken back by name', async () => {
+  const node = { incarnation: 'i1', number: 1, address: '10.0.0.1:9495', version: '1.2.3', tunnels: 4 };
+  for (const name of ['n1', 'n2']) await world.nodes.heartbeat({ ...node, name, unready: false }, 0n);
+  assert.match((await run('drain', 'node', 'n2')).text, /node n2 drains/);
+  const { json } = await run('-j', 'show', 'nodes');
+  assert.ok(Array.isArray(json));
+  assert.deepEqual(
+    json.map((one) => [field(one, 'Name'), field(one, 'State'), field(one, 'Tunnels')]),
+    [
+      ['n1', 'online', 4],
+      ['n2', 'draining', 4],
+    ],
+  );
+  assert.equal((await run('undrain', 'node', 'n2')).code, 0);
+  assert.match((await run('show', 'nodes')).text, /n2 +online/);
+  const missing = await run('drain', 'node', 'n9');
+  assert.deepEqual([missing.code, missing.text], [1, '']);
+  assert.match(missing.error, /There is no node n9/);
+});
+
+test('explain user says why the last login failed and where each value comes from', async () => {
+  world.events.append([
+    {
+      ...{ v: 1, at: BigInt(NOW - 60_000) * 1000n, type: 'auth.failed', user: 'alice', profile: 'main' },
+      ...{ method: 'local', address: '192.0.2.9', reason: 'user-locked' },
+    },
+  ]);
+  const { json } = await run('-j', 'explain', 'user', 'alice', '--profile', 'ops');
+  assert.equal(field(json, 'Profile'), 'ops');
+  assert.equal(field(field(json, 'Last failure'), 'Reason'), 'user-locked');
+  const { text } = await run('explain', 'user', 'alice');
+  assert.match(text, /last failure: .*user-locked \(This account is locked\.\) .* from 192\.0\.2\.9/);
+  assert.match(text, /dpd +30 +group staff\n/);
+  assert.match((await run('explain', 'user', 'zoe')).text, /zoe: is not in the users-file/);
+});
+
+test('show pools counts addresses', async () => {
+  const { json } = await run('-j', 'show', 'pools');
+  assert.ok(Array.isArray(json));
+  for (const pool of json) assert.ok(Number(field(pool, 'Size')) >= Number(field(pool, 'Used')));
+});
+
 // Helpers
 
 function parts(): Parameters<typeof serveAdmin>[0] {
   return {
     sessions,
     node: world.node,
+    nodes: world.nodes,
     events: world.events,
     tally: new Tally(world.events),
     log,
     now: () => BigInt(NOW) * 1000n,
     accounts: {
+      explain: async (user, profile) => ({
+        ...{ known: user === 'alice', locked: false, groups: ['staff'], profile: profile || 'main' },
+        refused: '',
+        values: [
+          { key: 'dpd', value: '30', scope: 'group', name: 'staff' },
+          { key: 'mtu', value: '0', scope: 'default', name: '' },
+        ],
+      }),
       list: () => [...world.accounts.values()],
       apply: async (order) => {
         const account = world.accounts.get(order.name);
@@ -464,6 +528,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
     out: (chunk) => (text += chunk),
     now: () => NOW,
     runGateway: async () => undefined,
+    runRole: async () => undefined,
     supervise: async () => undefined,
   });
   let code = 0;

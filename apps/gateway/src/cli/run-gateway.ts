@@ -12,6 +12,7 @@ import type { Settings } from '@sallyport/cluster';
 import { certificatePin, firstRun, reachableAddresses, stateFolder } from '../first-run.ts';
 import type { StateFolder } from '../first-run.ts';
 import type { Gateway, GatewayOptions } from '../main.ts';
+import type { Running } from '../wiring.ts';
 import type { GatewayCommand } from './program.ts';
 
 export type StartGateway = (options: GatewayOptions) => Promise<Gateway>;
@@ -45,25 +46,29 @@ export async function runGateway(
     );
   }
   const gateway = await start({ config: file, stateDir: state.path, supervision });
-  runService(
-    {
-      stop() {
-        supervision.stopping();
-        return gateway.close();
-      },
-      reload: () => gateway.lifecycle.reload(),
-    },
-    { log: gateway.log, title: 'sallyport gateway' },
-  );
-  endOnUncaughtFaults(gateway.log, () => gateway.close());
+  await keepRunning(gateway, supervision, 'sallyport gateway');
+  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
+}
+
+/** Until a signal ends it, or what is loaded later fails. */
+export async function keepRunning(
+  { log, lifecycle, ready, close }: Omit<Running, 'settings'>,
+  supervision: Supervision,
+  title: string,
+): Promise<void> {
+  const stop = () => {
+    supervision.stopping();
+    return close();
+  };
+  runService({ stop, reload: () => lifecycle.reload() }, { log, title });
+  endOnUncaughtFaults(log, () => close());
   try {
-    await gateway.ready;
+    await ready;
   } catch (fault) {
-    await gateway.close();
+    await close();
     throw fault;
   }
   supervision.ready();
-  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
 }
 
 async function prepare(state: StateFolder): Promise<{ name: string; password: string } | undefined> {
