@@ -1,5 +1,5 @@
 import { Module, type DynamicModule } from '@nestjs/common';
-import type { EventLog, Sessions, Settings } from '@sallyport/cluster';
+import { systemClock, type EventLog, type Sessions, type Settings } from '@sallyport/cluster';
 import type { Log, Metrics } from '@sallyport/chassis';
 import { Attempts } from './attempts.ts';
 import { AUTH_PARTS, AuthController, type AuthParts } from './auth.controller.ts';
@@ -22,7 +22,7 @@ export interface AuthOptions {
   log: Log;
   /** Where logins are kept; in this process if absent. */
   logins?: Logins;
-  /** ms since 1970. */
+  /** ms since 1970; must not jump. Default: that of `systemClock`. */
   now?: () => number;
 }
 
@@ -36,7 +36,9 @@ export interface OpenAuth extends AuthParts {
 
 /** @throws UsersFileError when `users-file` cannot be read or is wrong. */
 export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
-  const { settings, sessions, log, events, metrics, now = Date.now } = options;
+  const { settings, sessions, log, events, metrics } = options;
+  const clock = systemClock();
+  const now = options.now ?? (() => Number(clock() / 1000n));
   const directory = await Directory.open({
     file: settings().usersFile,
     required: () => usesPasswords(settings()),
