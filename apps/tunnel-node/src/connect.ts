@@ -50,6 +50,8 @@ export interface NotAdmitted {
   ok: false;
   reason: Reason;
   status: 401 | 503;
+  /** The session that could have been; absent when there is none or it has ended. */
+  session?: Session;
 }
 
 /** @throws ProtocolError, StoreUnavailable */
@@ -74,7 +76,7 @@ export async function admit(
     pubkey: request.strapPubkey,
     clientFinished: facts.clientFinished,
   });
-  if (!verdict.ok) return refusal('strap-failed');
+  if (!verdict.ok) return { ...refusal('strap-failed'), session };
   // 4. mtu
   const mtu = mtuFor(request, facts, session);
   // 5. claim
@@ -90,7 +92,7 @@ export async function admit(
     mtuBytes: mtu.mtuBytes,
     seenEpoch: seenEpoch(),
   });
-  return claim.ok ? { ok: true, request, claim, mtu } : refusal(claim.reason);
+  return claim.ok ? { ok: true, request, claim, mtu } : { ...refusal(claim.reason), session };
 }
 
 /** Several Cookie headers are one, as for other requests. */

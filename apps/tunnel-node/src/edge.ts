@@ -9,7 +9,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Log } from '@sallyport/chassis';
-import { StoreUnavailable, type InsideResponse, type Upstream } from '@sallyport/cluster';
+import { ServiceUnavailable, StoreUnavailable, type InsideResponse, type Upstream } from '@sallyport/cluster';
 import { ProtocolError, reasonText } from '@sallyport/protocol';
 import { closingAnswer, refusalHeaders } from './answers.ts';
 import type { ClientStream } from './listener.ts';
@@ -205,6 +205,10 @@ export class Edge {
       if (error instanceof ProtocolError) return { status: error.status, cause: 'malformed' };
       if (error instanceof StoreUnavailable)
         return { status: 503, cause: 'upstream', text: reasonText('store-unavailable') };
+      if (error instanceof ServiceUnavailable) {
+        this.#options.log.warn({ upstream: name, error: error.message }, 'no replica of a service answered');
+        return { status: 503, cause: 'upstream', text: error.text };
+      }
       this.#options.log.error({ upstream: name, error: errorText(error) }, 'a service failed on a request');
       return { status: 503, cause: 'upstream', text: reasonText('error') };
     }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls';
@@ -267,6 +267,17 @@ describe('TlsListener: connections', () => {
       /TCP port \d+ is taken by another program/,
     );
     busy.close();
+  });
+
+  it('says in one sentence that what was handed over is no socket for it', async () => {
+    const fd = openSync(process.execPath, 'r');
+    const listener = new TlsListener({ host: '', port: 443, log: silent, inherited: { fd, name: 'tcp' } });
+    listener.prepare({ hosts: new Map([['', files.host([ecdsa])]]) }, NO_LIMIT)();
+    await assert.rejects(
+      listener.listen(() => undefined),
+      /^Error: Descriptor \d+ \(LISTEN_FDS\) is no socket that accepts TCP connections/,
+    );
+    closeSync(fd);
   });
 });
 

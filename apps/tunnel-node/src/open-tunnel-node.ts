@@ -1,5 +1,12 @@
 import { connectionsAllowed, type Log, type Metrics, type Supervision } from '@sallyport/chassis';
-import { routeOf, type NodeIdentity, type Sessions, type Settings, type Upstream } from '@sallyport/cluster';
+import {
+  routeOf,
+  type EventLog,
+  type NodeIdentity,
+  type Sessions,
+  type Settings,
+  type Upstream,
+} from '@sallyport/cluster';
 import type { Engine } from '@sallyport/engine';
 import { Edge, type EdgeLimits, type UpstreamName } from './edge.ts';
 import { TlsListener } from './listener.tls.ts';
@@ -12,6 +19,7 @@ export interface TunnelNodeParts {
   certificates: ListenerCertificates;
   node: NodeIdentity;
   sessions: Sessions;
+  events?: Pick<EventLog, 'append'>;
   /** Stays open at `close`: whoever opened it closes it. */
   engine: Engine;
   /** CONNECT is served before these are there; other requests wait for them. */
@@ -54,6 +62,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   const tunnels = new Tunnels({
     ...{ node, gatewayName: node.name, sessions, engine, strap: settings.strap, metrics: nodeMetrics },
     ...tunnelLimits,
+    ...(parts.events && { events: parts.events }),
     ...(parts.now && { now: parts.now }),
     log: log.child({ part: 'tunnels' }),
   });

@@ -47,7 +47,7 @@ describe('Tunnels: packets', () => {
     assert.deepEqual(frame, { type: PACKET.data, payload: incoming });
 
     assert.equal(await node.metric('sallyport_sessions{transport="tls"}'), 1);
-    assert.equal(await node.metric('sallyport_tls_handshakes{result="ok"}'), 1);
+    assert.equal(await node.metric('sallyport_tls_handshakes_total{result="ok"}'), 1);
     const [info] = await node.tunnels.tunnels();
     assert.equal(info?.sessionId, session.id);
     assert.equal(info?.ipv4, address);
@@ -185,6 +185,31 @@ describe('Tunnels: CONNECT', () => {
     store = 'down';
     assert.deepEqual(await refusal(first.token), [503, reasonText('store-unavailable')]);
     assert.equal(node.tunnels.size, 1);
+  });
+
+  it('makes an event of a refusal of a session, with the reason that the client got', async () => {
+    await using node = await start();
+    const first = await node.session({ maxSameClients: 1 });
+    const second = await node.session({ maxSameClients: 1 });
+    assert.equal((await (await node.client()).connect(first.token)).status, 200);
+    const { status, headers } = await (await node.client()).connect(second.token);
+    assert.deepEqual([status, header(headers, 'X-Reason')], [503, reasonText('max-same-clients')]);
+    const ofSession = { user: 'alice', profile: 'staff', address: '127.0.0.1', node: 'n1' };
+    const refused = () => node.events.recent(100).filter(({ type }) => type === 'connect.refused');
+    assert.deepEqual(
+      refused().map(({ at: _at, ...fact }) => fact),
+      [
+        {
+          ...{ v: 1, type: 'connect.refused', reason: 'max-same-clients', sessionId: second.session.id },
+          ...ofSession,
+        },
+      ],
+    );
+    assert.equal(await node.metric('sallyport_connects_total{result="max-same-clients"}'), 1);
+    await (await node.client()).connect('never-heard-of');
+    await node.sessions.end(second.session.id, 'user-locked');
+    await (await node.client()).connect(second.token);
+    assert.equal(refused().length, 1, 'what is unknown, or ended with an event of its own, is only counted');
   });
 
   it('lets a bounded number of CONNECTs wait for the store', async () => {
@@ -525,6 +550,9 @@ class Node {
   }
   get sessions() {
     return this.world.sessions;
+  }
+  get events() {
+    return this.world.events;
   }
   get device() {
     return this.world.device;

@@ -4,7 +4,8 @@
  *   2. decide: a pure function gives events, or nothing
  *   3. apply: the events change the table; the former records are kept aside
  *   4. write: the lines of the whole batch go to the journal, with one sync
- *   5. publish: results to the callers, events to the log, notices to the nodes
+ *   5. publish: events to the log, notices to the nodes, then results to the callers: who goes on with an address has
+ *      heard before that its former tunnel is gone
  * If 4 fails the former records come back in reverse order, and every caller of the batch is told StoreUnavailable.
  * Without a journal 2, 3 and 5 happen at once.
  */
@@ -140,8 +141,8 @@ export class Commits {
       for (const change of changes) change.reject(error);
       return;
     }
-    for (const change of changes) change.settle();
     this.#publish(batch);
+    for (const change of changes) change.settle();
   }
 
   #publish(batch: Batch): void {

@@ -61,7 +61,7 @@ export class MemorySessions implements Sessions {
   readonly #origins = new Interned<Session['origins']>();
   /** CONNECTs of the last minute, by session. */
   readonly #connects = new Map<string, Connect[]>();
-  #limits: SessionLimits;
+  #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   /** Sessions that were up when the store went, with their epoch, and how long it was away. */
   readonly #upBefore = new Map<string, Micros>();
   #away = 0n;
@@ -69,7 +69,7 @@ export class MemorySessions implements Sessions {
   private constructor(options: MemorySessionsOptions) {
     this.#clock = options.clock ?? systemClock();
     this.#events = options.events;
-    this.#limits = options.limits ?? { maxClients: 0, connectsPerMinute: 0 };
+    if (options.limits !== undefined) this.configure(options.limits);
     this.#commits = new Commits({
       table: this.#table,
       clock: this.#clock,
@@ -193,6 +193,7 @@ export class MemorySessions implements Sessions {
 
   configure(limits: SessionLimits): void {
     this.#limits = limits;
+    this.#table.addresses.reserve(limits.reserved ?? []);
   }
 
   /** Waits for what is being written. Sessions stay as they are: the next process goes on with them. */
@@ -232,13 +233,14 @@ export class MemorySessions implements Sessions {
       now,
       limits: this.#limits,
       upInAll: this.#table.counts.up - (session.state === 'up' ? 1 : 0),
-      upOfUser: this.#rivals(session),
+      ...this.#rivals(session),
       connects: connects.length,
       hadLease: earlier !== undefined,
       fixedHolder: (family) => {
         const holder = this.#table.fixedHolder(session.grant, family);
         return holder?.id === session.id ? undefined : holder;
       },
+      parkedInPools: (family) => this.#table.parkedInPools(session, family),
       choose: (families, leaving) =>
         this.#table.without(leaving, now, () => this.#table.addresses.choose(session, families, now)),
     });
@@ -261,12 +263,14 @@ export class MemorySessions implements Sessions {
     return { ok: true, session: claimed, lease: decision.lease, addresses: decision.addresses, resumed };
   }
 
-  /** Other sessions of the user with a tunnel; not looked for where there is no limit. */
-  #rivals(session: Session): Session[] {
-    if (session.grant.maxSameClients === 0) return [];
-    return this.#table
-      .ofUser(session.user)
-      .filter((other) => other.state === 'up' && other.id !== session.id);
+  /** Other sessions of the user; not looked for where there is no limit. */
+  #rivals(session: Session) {
+    const limited = session.grant.maxSameClients > 0;
+    const others = limited ? this.#table.ofUser(session.user).filter((other) => other.id !== session.id) : [];
+    return {
+      upOfUser: others.filter((other) => other.state === 'up'),
+      parkedOfUser: others.filter((other) => other.state === 'parked'),
+    };
   }
 
   #remember(id: string, connects: Connect[], step: Step): void {
