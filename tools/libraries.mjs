@@ -28,5 +28,5 @@ export const LIBRARY_OWNERS = {
   tuntap2: ['libs/engine/src/device.tuntap.ts'],
   unixcrypt: ['apps/auth/src/crypt.worker.ts'],
   yaml: ['libs/chassis/src/config.ts'],
-  zod: ['libs/chassis/src/config.ts'],
+  zod: ['libs/chassis/src/config-values.ts'],
 };

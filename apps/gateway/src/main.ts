@@ -24,6 +24,7 @@ import {
 } from '@sallyport/cluster';
 import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
+import { logFacts } from './fact-log.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
 import { NodeLife } from './node-life.ts';
 import { calm, openServing } from './serving.ts';
@@ -70,6 +71,7 @@ async function start(
 
   // 2. store
   const events = new MemoryEventLog();
+  logFacts(events, log);
   const sessions = await openSessions(settings(), state, { node, now, events, log }, closers);
 
   // 3. to 5.
@@ -137,8 +139,8 @@ async function openSessions(
     MemorySessions.open({ journal, events, clock: now, limits: limitsOf(settings) }),
   );
   closers.push(() => sessions.close());
-  const parked = await sessions.announce(node);
-  log.info({ parked, tornLines: journal.dropped }, 'the session table is there');
+  await sessions.announce(node);
+  log.info({ sessions: await sessions.counts(), tornLines: journal.dropped }, 'the session table is there');
   return sessions;
 }
 

@@ -7,6 +7,7 @@
  */
 import { StartError, type Supervision } from '@sallyport/chassis';
 import {
+  certificateWarnings,
   poolsOf,
   type EventLog,
   type PeerRole,
@@ -55,9 +56,11 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
   for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
 
   const certificates = await sentence(loadCertificates(settings()));
+  for (const problem of await certificateWarnings(settings(), Date.now()))
+    log.warn({ problem }, 'clients may refuse a certificate');
   const tunnelNode = await sentence(
     openTunnelNode({
-      ...{ settings: settings(), certificates, node, sessions, engine, metrics, log },
+      ...{ settings: settings(), certificates, node, sessions, events, engine, metrics, log },
       ...{ supervision: parts.supervision, upstreams: parts.upstreams },
     }),
   );

@@ -11,7 +11,15 @@ import {
   type Metrics,
   type Supervision,
 } from '@sallyport/chassis';
-import type { PeerRole, Sessions, Settings } from '@sallyport/cluster';
+import {
+  DEFAULT_GRANT,
+  policyScopes,
+  unusedPools,
+  type PeerRole,
+  type PoolUse,
+  type Sessions,
+  type Settings,
+} from '@sallyport/cluster';
 import type { ListenerCertificates } from '@sallyport/tunnel-node';
 import type { GatewayLifecycle } from './lifecycle.ts';
 
@@ -123,7 +131,11 @@ export function observeSessions({
     ['pool', 'family', 'state'],
     async (gauge) => {
       gauge.reset();
-      for (const { pool, family, size, used } of await sessions.pools()) {
+      // Those in use come second and count: before the first tunnel there are none.
+      for (const { pool, family, size, used } of [
+        ...configuredPools(settings()),
+        ...(await sessions.pools()),
+      ]) {
         gauge.set({ pool, family, state: 'used' }, used);
         gauge.set({ pool, family, state: 'free' }, Number(size) - used);
       }
@@ -146,6 +158,11 @@ export function sweeping({ sessions, log }: Pick<WatchingParts, 'sessions' | 'lo
     }
   };
   return setInterval(() => void sweep(), SWEEP_MS).unref();
+}
+
+export function configuredPools(settings: Settings): PoolUse[] {
+  const top = { ...DEFAULT_GRANT, ...settings.policy };
+  return unusedPools(policyScopes(settings).map(({ policy }) => ({ ...top, ...policy })));
 }
 
 const SWEEP_MS = 1000;

@@ -3,12 +3,14 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createLog, Metrics, StartError, type Log } from '@sallyport/chassis';
 import {
+  fixedAddresses,
   readSettings,
   systemClock,
   type Clock,
   type NodeIdentity,
   type Occurrence,
   type PeerRole,
+  type SessionLimits,
   type Settings,
 } from '@sallyport/cluster';
 
@@ -85,8 +87,12 @@ export async function settingsOf(file: string, role?: PeerRole): Promise<Setting
   return read.settings;
 }
 
-export function limitsOf(settings: Settings): { maxClients: number; connectsPerMinute: number } {
-  return { maxClients: settings.maxClients, connectsPerMinute: settings.connectsPerTokenPerMinute };
+export function limitsOf(settings: Settings): SessionLimits {
+  return {
+    maxClients: settings.maxClients,
+    connectsPerMinute: settings.connectsPerTokenPerMinute,
+    reserved: fixedAddresses(settings),
+  };
 }
 
 /** What these parts throw is one sentence for the operator already. */

@@ -11,9 +11,9 @@ import type { Duplex } from 'node:stream';
 import type { Log } from '@sallyport/chassis';
 import { ServiceUnavailable, StoreUnavailable, type InsideResponse, type Upstream } from '@sallyport/cluster';
 import { ProtocolError, reasonText } from '@sallyport/protocol';
-import { closingAnswer } from './answers.ts';
+import { closingAnswer, refusalHeaders } from './answers.ts';
 import type { ClientStream } from './listener.ts';
-import type { EdgeRefusal, NodeMetrics } from './metrics.ts';
+import type { NodeMetrics } from './metrics.ts';
 import {
   BodyBudget,
   checkHead,
@@ -53,7 +53,7 @@ export interface ConnectHead {
 }
 
 export interface EdgeLimits extends RequestLimits {
-  /** Connections that speak HTTP; when there is one more, the one that has idled longest goes. */
+  /** Connections that speak HTTP; when there is one more, the one that has idled longest goes, or the longest body. */
   connections: number;
   requestsPerConnection: number;
   /** Bodies being received, all together. */
@@ -103,14 +103,15 @@ export class Edge {
   }
 
   accept(stream: ClientStream): void {
-    if (this.#closing) return stream.destroy();
-    this.#makeRoom();
+    if (this.#closing || !this.#makeRoom()) return stream.destroy();
     const { duplex } = stream;
     const connection: Connection = {
       stream,
       stage: 'head',
       since: this.#now(),
       requests: 0,
+      then: 'head',
+      flushing: false,
       onClose: () => {},
     };
     connection.onClose = () => this.#connections.delete(duplex);
@@ -149,7 +150,7 @@ export class Edge {
     http.on('checkContinue', (request, response) => void this.#handleRequest(request, response, true));
     http.on('checkExpectation', (request, response) => {
       const connection = this.#connections.get(request.socket);
-      if (connection) this.#refuse(connection, request, response, { status: 417, cause: 'expectation' });
+      if (connection) this.#refuse(connection, { status: 417, cause: 'expectation' }, { request, response });
     });
     http.on('connect', (request, duplex, head) => this.#handleConnect(request, duplex, head));
     http.on('clientError', (error: NodeJS.ErrnoException, duplex) => this.#handleBadBytes(error, duplex));
@@ -164,26 +165,29 @@ export class Edge {
     const connection = this.#connections.get(request.socket);
     if (connection === undefined) return void response.destroy();
     response.on('error', ignore);
-    if (connection.stage !== 'head') return this.#handlePipelined(connection, request, response);
+    const exchange = { request, response };
+    if (connection.stage !== 'head') {
+      if (connection.then === 'closing' || connection.stage === 'closing') return connection.stream.destroy();
+      return this.#refuse(connection, { status: 400, cause: 'pipelined' }, exchange);
+    }
     connection.requests += 1;
     const refusal = checkHead(request, this.#limits);
-    if (refusal) return this.#refuse(connection, request, response, refusal);
+    if (refusal) return this.#refuse(connection, refusal, exchange);
     const name = this.#options.route(request.url ?? '');
-    if (name === undefined)
-      return this.#refuse(connection, request, response, { status: 404, cause: 'not-found' });
+    if (name === undefined) return this.#refuse(connection, { status: 404, cause: 'not-found' }, exchange);
 
     if (expectsContinue) response.writeContinue();
     this.#enter(connection, 'body');
     const body = await collectBody(request, this.#limits.bodyBytes, this.#bodies);
     if (body === 'aborted') return;
     if (body === 'too-large')
-      return this.#refuse(connection, request, response, { status: 413, cause: 'body-too-large' });
-    if (body === 'no-room') return this.#refuse(connection, request, response, BUSY);
+      return this.#refuse(connection, { status: 413, cause: 'body-too-large' }, exchange);
+    if (body === 'no-room') return this.#refuse(connection, BUSY, exchange);
     if (stageOf(connection) !== 'body') return;
 
     this.#enter(connection, 'upstream');
     const answer = await this.#ask(name, request, body, connection.stream);
-    if ('cause' in answer) return this.#refuse(connection, request, response, answer);
+    if ('cause' in answer) return this.#refuse(connection, answer, exchange);
     await this.#answer(connection, request, response, answer);
   }
 
@@ -250,40 +254,44 @@ export class Edge {
       this.#options.log.error({ error: errorText(error) }, 'an answer could not be written');
       return connection.stream.destroy();
     }
-    this.#enter(connection, keep ? 'head' : 'closing');
+    const next = keep ? connection.then : 'closing';
+    this.#enter(connection, next);
+    this.#waitForFlush(connection, response, next);
   }
 
-  /** An answer without a body; the connection closes after it. What the client still sends is read and dropped for a while. */
-  #refuse(
-    connection: Connection,
-    request: IncomingMessage,
-    response: ServerResponse,
-    refusal: Refusal,
-  ): void {
+  /** The deadline after an answer counts from when the kernel has all of it; until then `http.timeout` watches. */
+  #waitForFlush(connection: Connection, response: ServerResponse, next: Stage): void {
+    if (response.writableFinished) return;
+    connection.flushing = true;
+    response.once('finish', () => {
+      connection.flushing = false;
+      if (connection.stage === next) this.#enter(connection, next);
+    });
+  }
+
+  /**
+   * The one way to refuse: an answer without a body, then the connection closes. What the client still sends is read and
+   * dropped for a while. @param exchange the request; without one its bytes made no request.
+   */
+  #refuse(connection: Connection, refusal: Refusal, exchange?: Exchange): void {
+    const { status, cause, text } = refusal;
+    const pipelined = exchange !== undefined && cause === 'pipelined';
     if (connection.stage === 'closing') return;
-    this.#options.metrics.requestRefused(refusal.cause);
-    this.#options.metrics.requestAnswered(refusal.status);
-    this.#enter(connection, 'closing');
-    const headers: [string, string][] = [];
-    if (refusal.text) headers.push(['X-Reason', refusal.text]);
-    if (refusal.status === 405) headers.push(['Allow', 'GET, POST, HEAD']);
-    writeHead(response, { status: refusal.status, headers, body: NOTHING }, false);
-    if (request.complete) return void response.end();
-    response.flushHeaders();
+    this.#options.metrics.requestRefused(cause);
+    // In the middle of another answer there is no place for this one.
+    if (exchange === undefined && ANSWERING.includes(connection.stage)) return connection.stream.destroy();
+    this.#options.metrics.requestAnswered(status);
+    // A pipelined one is refused behind the answer before, which goes on.
+    if (pipelined) connection.then = 'closing';
+    else this.#enter(connection, 'closing');
+    if (exchange === undefined) return connection.stream.farewell(closingAnswer(status, text));
+    const { request, response } = exchange;
+    writeHead(response, { status, headers: refusalHeaders(status, text), body: NOTHING }, false);
     request.on('error', ignore);
     request.resume();
+    if (pipelined || request.complete) return void response.end();
+    response.flushHeaders();
     connection.stream.end();
-  }
-
-  /** The answer to the request before goes out, then the refusal, then the connection closes. */
-  #handlePipelined(connection: Connection, request: IncomingMessage, response: ServerResponse): void {
-    if (connection.pipelined || connection.stage === 'closing') return connection.stream.destroy();
-    connection.pipelined = true;
-    this.#options.metrics.requestRefused('pipelined');
-    this.#options.metrics.requestAnswered(400);
-    request.resume();
-    writeHead(response, { status: 400, headers: [], body: NOTHING }, false);
-    response.end();
   }
 
   #handleConnect(request: IncomingMessage, duplex: Duplex, early: Uint8Array): void {
@@ -294,7 +302,7 @@ export class Edge {
       return void connection.stream.destroy();
     }
     const refusal = checkHead(request, this.#limits, 'CONNECT') ?? bodyOfConnect(request);
-    if (refusal) return this.#farewell(connection, refusal.status, refusal.cause);
+    if (refusal) return this.#refuse(connection, refusal);
     this.#connections.delete(duplex);
     duplex.removeListener('close', connection.onClose);
     duplex.removeAllListeners('timeout');
@@ -309,17 +317,10 @@ export class Edge {
     if (connection.stage === 'closing') return;
     if (!code.startsWith('HPE_')) return connection.stream.destroy();
     const overflow = code === 'HPE_HEADER_OVERFLOW';
-    this.#farewell(connection, overflow ? 431 : 400, overflow ? 'header-too-large' : 'malformed');
-  }
-
-  /** Like `#refuse`, where there is no response object. */
-  #farewell(connection: Connection, status: number, cause: EdgeRefusal): void {
-    this.#options.metrics.requestRefused(cause);
-    // In the middle of another answer there is no place for this one.
-    if (connection.stage === 'answer' || connection.stage === 'upstream') return connection.stream.destroy();
-    this.#options.metrics.requestAnswered(status);
-    this.#enter(connection, 'closing');
-    connection.stream.farewell(closingAnswer(status));
+    this.#refuse(
+      connection,
+      overflow ? { status: 431, cause: 'header-too-large' } : { status: 400, cause: 'malformed' },
+    );
   }
 
   /** Four times a second: ends connections that are past the deadline of their stage. */
@@ -328,8 +329,9 @@ export class Edge {
     for (const connection of this.#connections.values()) {
       const seconds = this.#secondsFor(connection);
       if (now - connection.since < seconds * 1000) continue;
+      if (connection.flushing && IDLE.includes(connection.stage)) continue;
       if (connection.stage === 'body' || (connection.stage === 'head' && connection.requests === 0)) {
-        this.#farewell(connection, 408, 'timeout');
+        this.#refuse(connection, { status: 408, cause: 'timeout' });
       } else if (connection.stage === 'head') {
         this.#enter(connection, 'closing');
         connection.stream.end();
@@ -361,14 +363,24 @@ export class Edge {
     }
   }
 
-  #makeRoom(): void {
-    if (this.#connections.size < this.#limits.connections) return;
-    for (const [duplex, connection] of this.#connections) {
-      if (connection.stage !== 'head' && connection.stage !== 'closing') continue;
-      this.#options.metrics.requestRefused('busy');
-      this.#connections.delete(duplex);
-      return connection.stream.destroy();
+  /** @returns false when all are busy: then the newcomer is the one that goes. */
+  #makeRoom(): boolean {
+    if (this.#connections.size < this.#limits.connections) return true;
+    this.#options.metrics.requestRefused('busy');
+    const connection = this.#longestIn(IDLE) ?? this.#longestIn(['body']);
+    if (connection === undefined) return false;
+    this.#connections.delete(connection.stream.duplex);
+    connection.stream.destroy();
+    return true;
+  }
+
+  #longestIn(stages: readonly Stage[]): Connection | undefined {
+    let longest: Connection | undefined;
+    for (const connection of this.#connections.values()) {
+      if (!stages.includes(connection.stage)) continue;
+      if (longest === undefined || connection.since < longest.since) longest = connection;
     }
+    return longest;
   }
 }
 
@@ -378,8 +390,16 @@ interface Connection {
   /** Monotonic ms, start of the present stage. */
   since: number;
   requests: number;
-  pipelined?: boolean;
+  /** What comes after the answer under way. */
+  then: 'head' | 'closing';
+  /** Bytes of the last answer wait for the client to read. */
+  flushing: boolean;
   onClose: () => void;
+}
+
+interface Exchange {
+  request: IncomingMessage;
+  response: ServerResponse;
 }
 
 type Stage = 'head' | 'body' | 'upstream' | 'answer' | 'closing';
@@ -421,6 +441,10 @@ export const EDGE_LIMITS: EdgeLimits = {
 };
 
 const BUSY: Refusal = { status: 503, cause: 'busy', text: 'The gateway is busy.' };
+/** Stages in which nothing of the client is under way. */
+const IDLE: readonly Stage[] = ['head', 'closing'];
+/** Stages in which bytes of another answer may be on their way. */
+const ANSWERING: readonly Stage[] = ['upstream', 'answer'];
 const NOTHING = new Uint8Array(0);
 const TICK_MS = 250;
 /** How long a refused client may go on sending before it is cut off. */

@@ -88,8 +88,8 @@ export interface HostCertificates {
 export interface AddressRules {
   /** Open connections from one address; 0 = no limit. */
   connectionsPerAddress: number;
-  /** CIDRs of balancers that begin each connection with a PROXY header; absent = none. */
-  trustedProxies?: readonly string[];
+  /** CIDRs of balancers that begin each connection with a PROXY header. */
+  trustedProxies: readonly string[];
 }
 
 export interface ListenerStats {

@@ -6,7 +6,7 @@ import { connect as connectTls, type TLSSocket } from 'node:tls';
 import type { Log } from '@sallyport/chassis';
 import { CROWD_CONNECTIONS } from './crowd.ts';
 import { TlsListener } from './listener.tls.ts';
-import type { ClientStream } from './listener.ts';
+import type { AddressRules, ClientStream } from './listener.ts';
 import { TestCertificates } from './testing/certificates.ts';
 import { silent } from './testing/world.ts';
 
@@ -100,10 +100,10 @@ describe('TlsListener behind balancers', () => {
 
   it('takes a new list for connections from then on', async () => {
     await using server = await serve();
-    server.trust(['127.0.0.1/32', '2001:db8::/32']);
+    server.follow({ trustedProxies: ['127.0.0.1/32', '2001:db8::/32'] });
     assert.equal((await server.connect(STRANGER, V1)).facts.peerAddress, '192.0.2.77');
     await assert.rejects(server.connect(TRUSTED, V1));
-    server.trust([]);
+    server.follow({ trustedProxies: [] });
     await assert.rejects(server.connect(STRANGER, V1));
   });
 
@@ -139,12 +139,12 @@ async function serve(options: ServeOptions = {}) {
     ...{ host: '127.0.0.1', port: 0, log },
     limits: { silentSeconds },
   });
-  const trust = (trustedProxies: string[]) =>
+  const follow = (rules: Partial<AddressRules>) =>
     listener.prepare(
       { hosts: new Map([['', files.host([pair])]]) },
-      { connectionsPerAddress, trustedProxies },
+      { connectionsPerAddress, trustedProxies: trusted, ...rules },
     )();
-  trust(trusted);
+  follow({});
   const streams: ClientStream[] = [];
   const sockets: (Socket | TLSSocket)[] = [];
   await listener.listen((stream) => streams.push(stream));
@@ -172,8 +172,8 @@ async function serve(options: ServeOptions = {}) {
     return stream;
   };
   return {
-    trust,
     listener,
+    follow,
     dial,
     handshake,
     async connect(from: string, header: Buffer): Promise<ClientStream> {

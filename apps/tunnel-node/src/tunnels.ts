@@ -1,25 +1,18 @@
 /**
- * All tunnels of this node. One CONNECT (docs/protocol.md §5):
+ * All tunnels of this node. A CONNECT that was let in (connect.ts, steps 1 to 5) goes on with:
  *
- *  1. parse     head of the request
- *  2. find      the session, by the hash of its token
- *  3. strap     is it the client that logged in?
- *  4. mtu       what the client's link carries; too little means no IPv6
- *  5. claim     the store gives this node the lease and the addresses, and tells the former owner
  *  6. attach    packets for the addresses come here; an older tunnel of the session is closed first, without a packet
  *  7. answer    200 with the headers, in one record
  *  8. channel   the next byte is CSTP, those that came early included
  *
  * What is refused gets 401 (log in again) or 503 with X-Reason (come back later).
  */
-import { randomUUID } from 'node:crypto';
 import type { Log } from '@sallyport/chassis';
 import {
-  hashToken,
   StoreUnavailable,
   systemClock,
-  type Claimed,
   type Clock,
+  type EventLog,
   type Micros,
   type NodeIdentity,
   type NodeService,
@@ -32,21 +25,19 @@ import {
 import type { Engine } from '@sallyport/engine';
 import {
   connectAnswer,
-  parseConnect,
   ProtocolError,
   reasonText,
+  statusOf,
   type ChannelClose,
-  type ConnectRequest,
   type Reason,
-  type TunnelMtu,
 } from '@sallyport/protocol';
 import { closingAnswer } from './answers.ts';
-import { MAX_TEXT_LENGTH, MAX_TOKEN_LENGTH, mtuFor, remainingSeconds, statusOf } from './connect.ts';
+import { admit, remainingSeconds, type Admitted } from './connect.ts';
 import type { ConnectHandler, ConnectHead } from './edge.ts';
 import type { ClientStream } from './listener.ts';
 import { LostLeases } from './lost-leases.ts';
 import type { NodeMetrics, TunnelDrop } from './metrics.ts';
-import { checkStrap, type StrapMode } from './strap.ts';
+import type { StrapMode } from './strap.ts';
 import { Tunnel, type Traffic, type TunnelOwner } from './tunnel.ts';
 
 export interface TunnelsOptions {
@@ -60,6 +51,8 @@ export interface TunnelsOptions {
   connectsAtOnce?: number;
   /** How often usage and last activity are written to the store. */
   checkpointSeconds?: number;
+  /** Refusals of sessions go there; claims and ends are the store's to tell. */
+  events?: Pick<EventLog, 'append'>;
   metrics: NodeMetrics;
   log: Log;
   /** Monotonic, ms. Default: the machine's. */
@@ -83,7 +76,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly #leaving = new Map<ClientStream, number>();
   readonly #lost = new LostLeases();
   /** What the store could not be told yet. */
-  readonly #owed: (() => Promise<unknown>)[] = [];
+  readonly #owed: (() => Promise<boolean>)[] = [];
   readonly #ticker: NodeJS.Timeout;
   readonly #stopNotices: () => void;
   #lastId = 0;
@@ -137,54 +130,24 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     if (this.refusing) return this.#refuse(stream, this.refusing, 503);
     if (this.#opening > (this.#options.connectsAtOnce ?? CONNECTS_AT_ONCE))
       return this.#refuse(stream, 'connect-rate');
-    // 1. parse
-    const request = parseConnect(head.target, head.rawHeaders);
-    if (request.token === '') return this.#refuse(stream, 'token-missing');
-    if (request.token.length > MAX_TOKEN_LENGTH) return this.#refuse(stream, 'token-unknown');
-    // 2. find
-    const tokenHash = hashToken(request.token);
-    const session = await this.#sessions.find(tokenHash);
-    if (session === undefined) return this.#refuse(stream, 'token-unknown');
-    // Whatever ended it, it does not come back.
-    if (session.state === 'closed') return this.#refuse(stream, session.endReason || 'token-unknown', 401);
-    // 3. strap
-    const verdict = checkStrap(this.#options.strap, session.strapKeys, {
-      verify: request.strapVerify,
-      pubkey: request.strapPubkey,
-      clientFinished: stream.facts.clientFinished,
+    const { sessions, node, strap } = this.#options;
+    const admitted = await admit(head, stream.facts, {
+      ...{ sessions, node, strap },
+      seenEpoch: () => this.#seenEpoch,
     });
-    if (!verdict.ok) return this.#refuse(stream, 'strap-failed');
-    // 4. mtu
-    const mtu = mtuFor(request, stream.facts, session);
-    // 5. claim
-    const claim = await this.#sessions.claim({
-      tokenHash,
-      node: this.#options.node,
-      connectionId: randomUUID(),
-      wantIpv4: request.wantIpv4,
-      wantIpv6: request.wantIpv6 && mtu.ipv6Fits,
-      client: {
-        address: stream.facts.peerAddress,
-        userAgent: request.userAgent.slice(0, MAX_TEXT_LENGTH),
-        platform: request.platform.slice(0, MAX_TEXT_LENGTH),
-        hostname: request.hostname.slice(0, MAX_TEXT_LENGTH),
-      },
-      strapKey: verdict.nextKey,
-      strapProved: verdict.provedKey,
-      mtuBytes: mtu.mtuBytes,
-      seenEpoch: this.#seenEpoch,
-    });
-    if (!claim.ok) return this.#refuse(stream, claim.reason);
-    return this.#serve(stream, head, request, claim, mtu);
+    if (admitted.ok) return this.#serve(stream, head, admitted);
+    if (admitted.session) this.#recordRefusal(admitted.session, admitted.reason, stream.facts.peerAddress);
+    return this.#refuse(stream, admitted.reason, admitted.status);
   }
 
-  #serve(
-    stream: ClientStream,
-    head: ConnectHead,
-    request: ConnectRequest,
-    claim: Claimed,
-    mtu: TunnelMtu,
-  ): string {
+  #recordRefusal({ id: sessionId, user, profile }: Session, reason: Reason, address: string): void {
+    const node = this.#options.node.name;
+    this.#options.events?.append([
+      { v: 1, at: this.wallNow(), type: 'connect.refused', user, profile, address, reason, sessionId, node },
+    ]);
+  }
+
+  #serve(stream: ClientStream, head: ConnectHead, { request, claim, mtu }: Admitted): string {
     const { session, lease } = claim;
     if (lease.epoch > this.#seenEpoch) this.#seenEpoch = lease.epoch;
     const lost = this.#lostAlready(session.id, lease.epoch);
@@ -237,20 +200,36 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 
   #attach(tunnel: Tunnel, session: Session): void {
+    const attachment = {
+      tunnelId: tunnel.id,
+      ...tunnel.addresses,
+      ipv6PrefixLength: session.grant.ipv6SubnetPrefix,
+      mtuBytes: tunnel.mtuBytes,
+      onPackets: (packets: readonly Uint8Array[]) => tunnel.deliver(packets),
+    };
     try {
-      this.engine.attach({
-        tunnelId: tunnel.id,
-        ...tunnel.addresses,
-        ipv6PrefixLength: session.grant.ipv6SubnetPrefix,
-        mtuBytes: tunnel.mtuBytes,
-        onPackets: (packets) => tunnel.deliver(packets),
-      });
+      this.engine.attach(attachment);
     } catch (error) {
-      this.#settle(tunnel, { kind: 'park', reason: 'error' });
-      throw error;
+      const evicted = this.#evictHolders(tunnel);
+      if (evicted === 0) this.#settle(tunnel, { kind: 'park', reason: 'error' });
+      if (evicted === 0) throw error;
+      this.engine.attach(attachment);
     }
     this.#byId.set(tunnel.id, tunnel);
     this.#bySession.set(session.id, tunnel);
+  }
+
+  /** The store gave an address anew before the notice to its former holder came: the newer lease is right. */
+  #evictHolders({ addresses, lease }: Tunnel): number {
+    let evicted = 0;
+    for (const holder of [...this.#byId.values()]) {
+      if (holder.lease.epoch >= lease.epoch) continue;
+      const { ipv4, ipv6 } = holder.addresses;
+      if ((ipv4 === '' || ipv4 !== addresses.ipv4) && (ipv6 === '' || ipv6 !== addresses.ipv6)) continue;
+      this.#supersede(holder);
+      evicted += 1;
+    }
+    return evicted;
   }
 
   #handleFault(stream: ClientStream, error: unknown): string {
@@ -375,8 +354,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#leaving.delete(stream);
     }
     this.#lost.handleTick(now);
-    for (const call of this.#owed.splice(0, OWED_PER_TICK))
-      void this.#tell(async () => Boolean(await call()));
+    for (const call of this.#owed.splice(0, OWED_PER_TICK)) void this.#tell(call);
     this.#publishTraffic();
   }
 

@@ -1,18 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  choice,
-  editDistance,
-  flag,
-  integer,
-  keyPlaces,
-  listOf,
-  MAX_CONFIG_BYTES,
-  MAX_LIST_ITEMS,
-  nearest,
-} from './config.ts';
-import { problemTexts, readDocument, referenceMarkdown, text } from './config.ts';
-import type { Key, ValueType } from './config.ts';
+import { MAX_CONFIG_BYTES, problemTexts, readDocument } from './config.ts';
+import { keyPlaces, referenceMarkdown } from './config-keys.ts';
+import type { Key } from './config-keys.ts';
+import { choice, flag, integer, listOf, MAX_LIST_ITEMS, text } from './config-values.ts';
+import type { ValueType } from './config-values.ts';
+import { editDistance, nearest } from './nearest.ts';
 
 function key<T>(type: ValueType<T>, value: T): Key<T> {
   return { kind: 'key', type, default: value, unit: '', reloads: true, about: 'About a|b.', example: '1' };

@@ -1,8 +1,12 @@
 export * from './boot.ts';
 export * from './config.ts';
+export * from './config-keys.ts';
+export * from './config-values.ts';
+export { nearest } from './nearest.ts';
 export * from './faults.ts';
 export * from './health.ts';
 export * from './log.ts';
 export * from './metrics.ts';
 export * from './nest-log.ts';
+export * from './open-files.ts';
 export * from './supervised.ts';

@@ -45,7 +45,7 @@ describe('events on the wire', () => {
     }
     assert.deepEqual([...seen].sort(), [...CLOUD_EVENT_TYPES].sort());
     const schemas = readdirSync(DOCS).filter((name) =>
-      /^(session|auth|node|config|admin|events)\./.test(name),
+      /^(session|auth|connect|node|config|admin|events)\./.test(name),
     );
     assert.deepEqual(schemas.sort(), CLOUD_EVENT_TYPES.map((type) => schemaName(type)).sort());
   });
@@ -169,6 +169,10 @@ function everyFact(): Fact[] {
   const occurrences: Occurrence[] = [
     { v: 1, at: 1n, type: 'auth.succeeded', ...attempt, sessionId: 's1' },
     { v: 1, at: 2n, type: 'auth.failed', ...attempt, user: '', reason: 'login-failed' },
+    {
+      ...{ v: 1, at: 2n, type: 'connect.refused', user: 'alice', profile: 'staff', address: '192.0.2.1' },
+      ...{ reason: 'max-same-clients', sessionId: 's', node: 'n1' },
+    },
     { v: 1, at: 3n, type: 'node.ready', node: 'n1', incarnation: 'i1' },
     { v: 1, at: 4n, type: 'node.stopping', node: 'n1', incarnation: 'i1' },
     { v: 1, at: 5n, type: 'config.applied', revision: 'r1', detail: '' },

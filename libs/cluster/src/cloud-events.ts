@@ -86,6 +86,10 @@ export type CloudEventType =
 const OCCURRENCES: { [T in Occurrence['type']]: OccurrenceForm<T> } = {
   'auth.succeeded': { fields: ['user', 'profile', 'method', 'address', 'sessionId'], subject: 'user' },
   'auth.failed': { fields: ['user', 'profile', 'method', 'address', 'reason'], subject: 'user' },
+  'connect.refused': {
+    fields: ['user', 'profile', 'address', 'reason', 'sessionId', 'node'],
+    subject: 'user',
+  },
   'node.ready': { fields: ['node', 'incarnation'], subject: 'node' },
   'node.stopping': { fields: ['node', 'incarnation'], subject: 'node' },
   'config.applied': { fields: ['revision', 'detail'], subject: 'revision' },
@@ -132,6 +136,17 @@ export function decodeOccurrence(text: string): Occurrence {
       return { ...head, type: name, ...attempt(fields), sessionId: fields.text('sessionId') };
     case 'auth.failed':
       return { ...head, type: name, ...attempt(fields), reason: reasonOf(fields.text('reason')) };
+    case 'connect.refused':
+      return {
+        ...head,
+        type: name,
+        user: fields.text('user'),
+        profile: fields.text('profile'),
+        address: fields.text('address'),
+        reason: reasonOf(fields.text('reason')),
+        sessionId: fields.text('sessionId'),
+        node: fields.text('node'),
+      };
     case 'node.ready':
     case 'node.stopping':
       return { ...head, type: name, node: fields.text('node'), incarnation: fields.text('incarnation') };

@@ -87,7 +87,7 @@ interface Identity {
 async function identity(): Promise<Identity> {
   return {
     pid: process.pid,
-    start: await startOf(process.pid),
+    start: await processStart(process.pid),
     boot: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '')).trim(),
     host: hostname(),
     namespace: await readlink('/proc/self/ns/pid').catch(() => ''),
@@ -95,11 +95,11 @@ async function identity(): Promise<Identity> {
 }
 
 /**
- * Field 22 of /proc/PID/stat; the second field, in brackets, may hold anything. A killed process that nobody has waited
+ * Tells a process from a later one with the same id. Field 22 of /proc/PID/stat; the second field, in brackets, may hold anything. A killed process that nobody has waited
  * for yet is still listed, as a zombie: it writes no more.
  * @returns '' = no such process, or dead.
  */
-async function startOf(pid: number): Promise<string> {
+export async function processStart(pid: number): Promise<string> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return fields[0] === 'Z' || fields[0] === 'X' ? '' : (fields[19] ?? '');
@@ -136,7 +136,7 @@ async function holds(text: string, path: string, me: Identity): Promise<number |
     return (await isTouched(path)) ? holder.pid : undefined;
   }
   if (holder.pid === me.pid) return holder.start === me.start ? holder.pid : undefined;
-  if (holder.start !== '') return (await startOf(holder.pid)) === holder.start ? holder.pid : undefined;
+  if (holder.start !== '') return (await processStart(holder.pid)) === holder.start ? holder.pid : undefined;
   try {
     process.kill(holder.pid, 0);
     return holder.pid;

@@ -51,15 +51,21 @@ function checkTls({ values, problems }: SettingsDocument, report: Report): void 
   };
   one(values);
   const given = values['server-cert'] ?? values['server-key'];
-  if (!given && !problems.some(({ message }) => message.startsWith('server-'))) {
+  if (!given && !wasRefused(problems, 'server-cert', 'server-key')) {
     report('server-cert and server-key are missing; without a certificate no client can connect');
   }
   for (const [name, vhost] of values.vhosts ?? []) one(vhost, 'vhosts', name);
 }
 
+/** Has one of these keys a value that is no good? Then it is not missing. */
+function wasRefused(problems: readonly Problem[], ...keys: string[]): boolean {
+  return problems.some(({ key }) => key !== undefined && keys.includes(key));
+}
+
 function checkProfiles({ values, line }: SettingsDocument, report: Report): void {
   const profiles = values.profiles ?? new Map();
   const names = new Map<string, string>();
+  const paths = new Map<string, string>();
   let chosen: string | undefined;
   for (const [name, profile] of values.profiles ?? []) {
     const path = ['profiles', name];
@@ -74,6 +80,10 @@ function checkProfiles({ values, line }: SettingsDocument, report: Report): void
     }
     if (profileOfPath(`/${name}`) !== name)
       report(`"${name}" is a path of the protocol; choose another name`, ...path);
+    const twin = paths.get(name.toLowerCase());
+    if (twin !== undefined)
+      report(`"${name}" and ${twin} have the same path /${twin.toLowerCase()}`, ...path);
+    paths.set(name.toLowerCase(), name);
     for (const shown of new Set([name, profile.label || name])) {
       const other = names.get(shown);
       if (other !== undefined)
@@ -108,7 +118,7 @@ function policies({ values }: SettingsDocument): { path: string[]; policy: Polic
 
 function checkPools(document: SettingsDocument, report: Report): void {
   const seen = new Map<string, Cidr>();
-  let any = document.problems.some(({ message }) => /^ipv[46]-network/.test(message));
+  let any = wasRefused(document.problems, 'ipv4-network', 'ipv6-network');
   for (const { path, policy } of policies(document)) {
     for (const key of ['ipv4-network', 'ipv6-network'] as const) {
       for (const text of policy[key] ?? []) {
@@ -172,7 +182,11 @@ export async function checkFiles(
 ): Promise<Problem[]> {
   const { values } = document;
   const problems: Problem[] = [];
-  const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
+  const report: Report = (message, ...path) => {
+    // A vhost takes from the top level what it does not name: the same file is wrong once.
+    if (!problems.some((problem) => problem.message === message))
+      problems.push({ line: document.line(...path), message });
+  };
   const usesPasswords = Object.values(settings.profiles).some((profile) => profile.methods.includes('local'));
   if (usesPasswords && uses(role, 'auth')) await checkReadable('users-file', settings.usersFile, report, []);
   if (settings.packagesDir && uses(role, 'downloader') && !(await isFolder(settings.packagesDir))) {

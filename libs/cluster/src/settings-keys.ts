@@ -15,21 +15,25 @@ import {
   text,
 } from '@sallyport/chassis';
 import type { Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
-import { familyOf, formatAddress, formatCidr, parseAddress, parseCidr } from '@sallyport/protocol';
+import {
+  familyOf,
+  formatAddress,
+  formatCidr,
+  MAX_BANNER_BYTES,
+  MIN_TUNNEL_MTU_BYTES,
+  parseAddress,
+  parseCidr,
+} from '@sallyport/protocol';
 import type { IpFamily } from '@sallyport/protocol';
 import { CLUSTER_KEYS, NODE_ADDRESS_KEY } from './settings-cluster.ts';
 import { DOMAIN, hostAndPort, key, path } from './settings-values.ts';
 
 // Limits
 
-/** openconnect's buffer for a banner (hostile test V23). */
-export const MAX_BANNER_BYTES = 496;
 export const MAX_NAME_BYTES = 64;
 const MAX_COUNT = 1_000_000;
 const DAY_SECONDS = 86_400;
 const YEAR_SECONDS = 365 * DAY_SECONDS;
-/** Below it IPv6 cannot work, and clients of today expect no less of IPv4. */
-const MIN_TUNNEL_MTU = 576;
 const MAX_TUNNEL_MTU = 9000;
 
 // Values
@@ -87,11 +91,11 @@ const routes = mapped<string[], string[]>(
 
 const mtu = mapped<number, number>(
   integer(0, MAX_TUNNEL_MTU),
-  `0, or a whole number from ${MIN_TUNNEL_MTU} to ${MAX_TUNNEL_MTU}`,
+  `0, or a whole number from ${MIN_TUNNEL_MTU_BYTES} to ${MAX_TUNNEL_MTU}`,
   (value) =>
-    value === 0 || value >= MIN_TUNNEL_MTU
+    value === 0 || value >= MIN_TUNNEL_MTU_BYTES
       ? { value }
-      : { problem: `is too small; the least is ${MIN_TUNNEL_MTU}` },
+      : { problem: `is too small; the least is ${MIN_TUNNEL_MTU_BYTES}` },
 );
 
 const domain = parsed<string>('a domain name', (value) =>
@@ -200,12 +204,14 @@ const TLS_KEYS = {
 const POLICY = {
   'ipv4-network': key(listOf(pool('ipv4', 8, 30)), [], {
     unit: 'CIDR',
-    about: 'Pools that IPv4 addresses of clients come from, in order of preference.',
+    about:
+      'Pools that IPv4 addresses of clients come from, in order of preference. A pool that is new needs a restart, and a reload refuses it.',
     example: '10.90.0.0/16',
   }),
   'ipv6-network': key(listOf(pool('ipv6', 16, 126)), [], {
     unit: 'CIDR',
-    about: 'Pools that IPv6 addresses of clients come from.',
+    about:
+      'Pools that IPv6 addresses of clients come from. A pool that is new needs a restart, and a reload refuses it.',
     example: 'fd90:1::/48',
   }),
   'ipv6-subnet-prefix': key(integer(64, 128), 128, {
@@ -530,7 +536,8 @@ export const SETTINGS_KEYS = {
     scope: 'vhost',
     name: hostName,
     keys: VHOST_KEYS,
-    about: 'other names of this gateway with their own certificates; absent keys are those of the top level.',
+    about:
+      'other names of this gateway with their own certificates; absent keys are those of the top level. Example: `vhosts: { vpn.example.org: { server-cert: tls/org.pem, server-key: tls/org.key, profiles: [staff] } }`.',
   } satisfies Named<typeof VHOST_KEYS>,
 };
 

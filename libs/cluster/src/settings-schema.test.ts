@@ -5,19 +5,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { keyPlaces } from '@sallyport/chassis';
+import { MAX_BANNER_BYTES } from '@sallyport/protocol';
 import { DEFAULT_GRANT } from './grant-fields.ts';
 import { exampleSettings } from './settings-example.ts';
-import { MAX_BANNER_BYTES, SETTINGS_KEYS } from './settings-keys.ts';
+import { SETTINGS_KEYS } from './settings-keys.ts';
 import {
   parseSettings,
   poolsOf,
   readSettings,
   reloadSettings,
+  settingsLine,
   settingsReference,
-  startOnlyKeys,
 } from './settings-schema.ts';
 import type { SettingsResult } from './settings-schema.ts';
-import type { Settings } from './settings.ts';
+import { fixedAddresses, type Settings } from './settings.ts';
 
 const GOOD = `server-cert: tls/cert.pem
 server-key: tls/key.pem
@@ -70,6 +71,7 @@ vhosts: { VPN.example.org: { server-cert: a.pem, server-key: b.pem, profiles: [s
   assert.deepEqual({ ...settings.groups.staff }, { dns: [], profileFile: '/etc/vpn/staff.xml' });
   assert.ok(settings.groups['100']);
   assert.deepEqual({ ...settings.users.alice }, { explicitIpv4: '10.90.1.1', banner: 'Hi\nthere' });
+  assert.deepEqual(fixedAddresses(settings), ['10.90.1.1']);
   assert.deepEqual({ ...settings.users.constructor }, {});
   assert.ok(!('toString' in settings.users));
   const vhost = settings.vhosts['vpn.example.org'];
@@ -134,6 +136,7 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
     /profile a is the default already \(line 5\)/,
   ],
   ['profiles:\n  a: { label: X }\n  b: { label: X }', 6, /already is the name or label of profile a/],
+  ['profiles:\n  certs: {}\n  CERTS: {}', 6, /"CERTS" and certs have the same path \/certs/],
   ['vhosts: { h.org: { profiles: [nope] } }', 4, /profile "nope" does not stand in profiles/],
   ['vhosts: { h.org: { server-cert: a.pem } }', 4, /each certificate needs its key/],
   ['crl: x.pem', 4, /crl needs ca-cert/],
@@ -170,6 +173,15 @@ test('what is missing is named, and all errors come at once', () => {
   assert.equal(errors.length, 4);
   assert.ok(errors.some((error) => error.includes('server-cert and server-key are missing')));
   assert.ok(errors.some((error) => error.includes('ipv4-network is missing')));
+});
+
+test('a key with a value that is refused is not called missing beside it', () => {
+  for (const value of ['7', '[{}]', '&a x', '*b', '']) {
+    const errors = errorsIn(`server-cert: a.pem\nserver-key: a.key\nipv4-network: ${value}\n`);
+    assert.ok(errors.length > 0 && errors.every((error) => !error.includes('missing')), errors.join('\n'));
+  }
+  const errors = errorsIn('server-cert: {}\nipv4-network: 10.90.0.0/16\n');
+  assert.ok(errors.length > 0 && errors.every((error) => !error.includes('are missing')), errors.join('\n'));
 });
 
 test('the example of the first start is good, and its comments are too', () => {
@@ -219,7 +231,11 @@ services: { auth: ["127.0.0.1:1"] }
 listen: { auth: "127.0.0.1:1" }
 `);
   const { waiting } = reloadSettings(settingsIn(GOOD), changed);
-  const documented = new Set(startOnlyKeys().map((name) => name.split('.')[0]));
+  const documented = new Set(
+    keyPlaces(SETTINGS_KEYS)
+      .filter(({ key }) => !key.reloads)
+      .map(({ name }) => name.split('.')[0]),
+  );
   assert.deepEqual([...documented].sort(), [...waiting].sort());
 });
 
@@ -265,6 +281,13 @@ test('files are looked at: missing ones, and a key of another certificate', asyn
       'x.yaml:5: packages-dir nope is no folder',
       'x.yaml:6: ca-cert users holds no PEM certificate',
     ]);
+
+    const own = 'vhosts: { h.test: { server-cert: b.pem, server-key: b.key } }';
+    const clients = 'ca-cert: a.pem\ncrl: none.crl';
+    await writeFile(file, `server-cert: a.pem\nserver-key: a.key\n${pool}\n${clients}\n${own}\n`);
+    const once = await readSettings(file);
+    assert.deepEqual('errors' in once && once.errors, [`${file}:5: crl ${folder}/none.crl does not exist`]);
+    assert.equal(await settingsLine(file, ['crl']), 5);
 
     const absent = await readSettings(join(folder, 'absent.yaml'));
     assert.ok('errors' in absent && absent.errors.length === 1);

@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { keyPlaces, problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassis';
+import { problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassis';
 import type { ConfigDocument } from '@sallyport/chassis';
 import { policyFields } from './grant-fields.ts';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
@@ -85,16 +85,28 @@ export function poolsOf(settings: Settings): { ipv4: string[]; ipv6: string[] } 
   };
 }
 
+/** Line of the file where a key stands, or the nearest above it; 1 when the file cannot be read any more. */
+export async function settingsLine(file: string, path: readonly string[]): Promise<number> {
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return checkedDocument(text).line(...path);
+}
+
+/** Files that the settings name and that a reload reads anew. */
+export function namedFiles(settings: Settings): string[] {
+  const hosts = [settings.tls, ...Object.values(settings.vhosts).map(({ tls }) => tls)];
+  const tls = hosts.flatMap(({ certFiles, keyFiles, caFile, crlFile }) => [
+    ...certFiles,
+    ...keyFiles,
+    caFile,
+    crlFile,
+  ]);
+  const profiles = policyScopes(settings).map(({ policy }) => policy.profileFile ?? '');
+  return [...new Set([...tls, ...profiles])].filter((file) => file !== '');
+}
+
 /** docs/configuration.md. */
 export function settingsReference(): string {
   return referenceMarkdown(SETTINGS_KEYS, 'Configuration', REFERENCE_INTRODUCTION);
-}
-
-/** Names of the keys that need a new start. */
-export function startOnlyKeys(): string[] {
-  return keyPlaces(SETTINGS_KEYS)
-    .filter(({ key }) => !key.reloads)
-    .map(({ name }) => name);
 }
 
 function checkedDocument(text: string, role?: PeerRole): ConfigDocument<typeof SETTINGS_KEYS> {

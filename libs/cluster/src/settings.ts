@@ -106,3 +106,10 @@ export function scopesOf<P>(
   );
   return [{ path: [], policy: top }, ...scopes];
 }
+
+/** Fixed addresses of both families, whoever they are for. */
+export function fixedAddresses(settings: Settings): string[] {
+  return policyScopes(settings)
+    .flatMap(({ policy: { explicitIpv4 = '', explicitIpv6 = '' } }) => [explicitIpv4, explicitIpv6])
+    .filter((address) => address !== '');
+}

@@ -10,6 +10,7 @@ import {
   type Cidr,
 } from '@sallyport/protocol';
 import { CommandFailed, run } from './commands.ts';
+import { isRecord } from './ip-command.ts';
 import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
 
 /**
@@ -202,10 +203,6 @@ export function gatewayAddresses(pools: readonly Cidr[]): string[] {
       ),
   );
   return [...new Set(outer.flatMap((pool) => gatewayOf(pool) ?? []).map(formatAddress))];
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
 }
 
 function isConstructor(value: unknown): value is new () => unknown {

@@ -4,7 +4,7 @@
  */
 export interface Engine {
   readonly name: 'portable' | 'native';
-  /** What configuration may ask of this engine; more is refused at start. */
+  /** What this engine can do beside carrying IP packets. */
   readonly capabilities: ReadonlySet<Capability>;
   /** Name of the TUN device, e.g. `tun0`. */
   readonly device: string;

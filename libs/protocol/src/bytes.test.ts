@@ -1,15 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { concatBytes, decodeBase64, decodeLatin1, decodeUtf8, encodeUtf8, Reader, Writer } from './bytes.ts';
+import { concatBytes, decodeBase64, decodeLatin1, encodeUtf8, Reader } from './bytes.ts';
 import { ProtocolError } from './errors.ts';
 
-test('reads what was written, and not a byte more', () => {
-  const bytes = new Writer(10)
-    .u8(0x01)
-    .u16(0xfffe)
-    .u32(0xdeadbeef)
-    .put(Uint8Array.of(7, 8, 9))
-    .finish();
+test('reads big-endian values, and not a byte more than there is', () => {
+  const bytes = Uint8Array.of(0x01, 0xff, 0xfe, 0xde, 0xad, 0xbe, 0xef, 7, 8, 9);
   const reader = new Reader(bytes);
   assert.deepEqual(
     [reader.u8(), reader.u16(), reader.u32(), [...reader.take(2)]],
@@ -18,36 +13,13 @@ test('reads what was written, and not a byte more', () => {
   assert.throws(() => reader.u16(), ProtocolError);
   assert.throws(() => new Reader(bytes).take(11), ProtocolError);
   assert.deepEqual([...new Reader(bytes.subarray(8)).rest()], [8, 9]);
-  assert.throws(() => new Writer(1).u16(1), RangeError);
-  assert.throws(() => new Writer(1).put(new Uint8Array(2)), RangeError);
 });
 
-test('decodes and encodes UTF-8 as the platform does', () => {
+test('encodes UTF-8 as the platform does', () => {
   for (const text of ['', 'plain', 'ÄÖü߀', 'Привет, мир', '漢字', '😀 mixed é', '\u{10ffff}\u0000']) {
     assert.deepEqual(encodeUtf8(text), new Uint8Array(Buffer.from(text)));
-    assert.equal(decodeUtf8(Buffer.from(text)), text);
   }
-  assert.equal(decodeUtf8(encodeUtf8('\ud800x')), '\ufffdx');
-});
-
-test('replaces broken UTF-8 and never reads past the end', () => {
-  for (const hex of [
-    '80',
-    'c0af',
-    'c1bf',
-    'e08080',
-    'eda080',
-    'f4908080',
-    'f5808080',
-    'ff',
-    'c3',
-    'e282',
-    'f09f98',
-  ]) {
-    const text = decodeUtf8(Buffer.from(`41${hex}`, 'hex'));
-    assert.match(text, /^A\ufffd+$/, hex);
-  }
-  assert.equal(decodeUtf8(Buffer.from('c341', 'hex')), '\ufffdA');
+  assert.deepEqual(encodeUtf8('\ud800x'), new Uint8Array(Buffer.from('\ufffdx')));
 });
 
 test('decodes base64 as the platform does, and refuses what is none', () => {

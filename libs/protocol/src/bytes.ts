@@ -45,57 +45,10 @@ export class Reader {
   }
 }
 
-/** Writes big-endian values into a buffer of fixed size. Writing past the end is our own fault: `RangeError`. */
-export class Writer {
-  readonly #bytes: Uint8Array;
-  #at = 0;
-
-  constructor(size: number) {
-    this.#bytes = new Uint8Array(size);
-  }
-
-  u8(value: number): this {
-    if (this.#at >= this.#bytes.length) throw new RangeError('buffer is full');
-    this.#bytes[this.#at] = value;
-    this.#at += 1;
-    return this;
-  }
-
-  u16(value: number): this {
-    return this.u8(value >>> 8).u8(value);
-  }
-
-  u32(value: number): this {
-    return this.u16(value >>> 16).u16(value);
-  }
-
-  put(bytes: Uint8Array): this {
-    this.#bytes.set(bytes, this.#at);
-    this.#at += bytes.length;
-    return this;
-  }
-
-  /** What was written; a view. */
-  finish(): Uint8Array {
-    return this.#bytes.subarray(0, this.#at);
-  }
-}
-
 /** One character per byte. */
 export function decodeLatin1(bytes: Uint8Array): string {
   let text = '';
   for (const byte of bytes) text += String.fromCharCode(byte);
-  return text;
-}
-
-/** UTF-8 to text (RFC 3629): overlong forms, surrogates and broken sequences become U+FFFD, one per bad byte. */
-export function decodeUtf8(bytes: Uint8Array): string {
-  let text = '';
-  for (let at = 0; at < bytes.length;) {
-    const [point, length] = codePoint(bytes, at);
-    text += String.fromCodePoint(point);
-    at += length;
-  }
   return text;
 }
 
@@ -141,22 +94,6 @@ export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
     at += part.length;
   }
   return out;
-}
-
-function codePoint(bytes: Uint8Array, at: number): [point: number, length: number] {
-  const first = bytes[at] ?? 0;
-  if (first < 0x80) return [first, 1];
-  const length = first >= 0xf0 && first < 0xf5 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 0;
-  if (length === 0 || first >= 0xf5) return [REPLACEMENT, 1];
-  let point = first & (0x7f >> length);
-  for (let i = 1; i < length; i += 1) {
-    const next = bytes[at + i] ?? 0;
-    if ((next & 0xc0) !== 0x80) return [REPLACEMENT, 1];
-    point = (point << 6) | (next & 0x3f);
-  }
-  const shortest = length === 4 ? 0x1_0000 : length === 3 ? 0x800 : 0x80;
-  const wrong = point < shortest || point > 0x10_ffff || (point >= 0xd800 && point <= 0xdfff);
-  return wrong ? [REPLACEMENT, 1] : [point, length];
 }
 
 function trail(point: number): number {

@@ -35,14 +35,13 @@ test('each agent string falls into its family, in any case', () => {
   }
 });
 
-test('only old openconnect gets bare documents, only iOS the IPv6 route, only Clavister the odd path', () => {
+test('only old openconnect gets bare documents, only iOS the IPv6 route', () => {
   assert.equal(agent('Open AnyConnect VPN Agent v3.20').quirks.bareAuth, true);
   assert.equal(agent('Open AnyConnect VPN Agent v4.00').quirks.bareAuth, false);
   assert.equal(agent('Cisco AnyConnect VPN Agent for Apple iPhone 4.10').quirks.needsIpv6Route, true);
   assert.equal(agent('AnyConnect Windows 4.10.07061').quirks.needsIpv6Route, false);
   assert.equal(agent('AnyConnect Windows 4.10.07061').quirks.dnsIpv6Header, 'X-CSTP-DNS-IP6');
   assert.equal(agent('Open AnyConnect VPN Agent v9.01').quirks.dnsIpv6Header, 'X-CSTP-DNS');
-  assert.equal(agent('Clavister OneConnect VPN').quirks.connectPathWithoutSlash, true);
 });
 
 test('a mobile client is known by its platform or licence and gets no post-auth document', () => {

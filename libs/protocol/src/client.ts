@@ -19,18 +19,16 @@ export type ClientFamily =
 export interface Quirks {
   /** Documents of the login are a bare `<auth>` without `<config-auth>` around it. */
   bareAuth: boolean;
-  /** Takes the first option of a list as the selected one, whatever `selected` says. */
-  firstOptionIsSelected: boolean;
   /** Understands IPv6 inside the tunnel. */
   ipv6: boolean;
   /** A full tunnel carries IPv6 only if `X-CSTP-Split-Include-IP6: 2000::/3` is sent. */
   needsIpv6Route: boolean;
   /** Header that announces an IPv6 name server. */
   dnsIpv6Header: 'X-CSTP-DNS' | 'X-CSTP-DNS-IP6';
+  /** Shows `X-CSTP-Banner`, and not the banner of the success document. */
+  bannerHeader: boolean;
   /** Takes `X-CSTP-Post-Auth-XML`. */
   postAuthXml: boolean;
-  /** Asks for `CSCOSSLC/tunnel`, without the slash. */
-  connectPathWithoutSlash: boolean;
 }
 
 export interface Client {
@@ -97,29 +95,27 @@ const FIRST_SECURE_CLIENT = 5;
 
 const PERMISSIVE: Quirks = {
   bareAuth: false,
-  firstOptionIsSelected: false,
   ipv6: true,
   needsIpv6Route: false,
   dnsIpv6Header: 'X-CSTP-DNS',
+  bannerHeader: false,
   postAuthXml: false,
-  connectPathWithoutSlash: false,
 };
 const CISCO: Quirks = {
   ...PERMISSIVE,
-  firstOptionIsSelected: true,
   dnsIpv6Header: 'X-CSTP-DNS-IP6',
   postAuthXml: true,
 };
 
-/** The one table of what differs (docs/protocol.md §12.2). */
+/** What needs another answer (what is good for all is done for all: docs/protocol.md §12.2). */
 const QUIRKS: Record<ClientFamily, Quirks> = {
-  openconnect: { ...PERMISSIVE, postAuthXml: true },
-  'openconnect-old': { ...PERMISSIVE, bareAuth: true, ipv6: false },
+  openconnect: { ...PERMISSIVE, bannerHeader: true, postAuthXml: true },
+  'openconnect-old': { ...PERMISSIVE, bannerHeader: true, bareAuth: true, ipv6: false },
   anyconnect: CISCO,
   'anyconnect-ios': { ...CISCO, needsIpv6Route: true, postAuthXml: false },
   'secure-client': CISCO,
-  clavister: { ...PERMISSIVE, connectPathWithoutSlash: true },
-  anylink: { ...PERMISSIVE, firstOptionIsSelected: true },
+  clavister: PERMISSIVE,
+  anylink: PERMISSIVE,
   'ip-phone': { ...PERMISSIVE, ipv6: false },
   unknown: PERMISSIVE,
 };

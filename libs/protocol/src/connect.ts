@@ -21,8 +21,6 @@ export interface ConnectRequest {
   wantIpv6: boolean;
   /** Understands `X-CSTP-Address-IP6` and the like; else the old form. */
   fullIpv6: boolean;
-  /** Addresses of its tunnel before; a hint only. */
-  previousAddresses: string[];
   /** base64, see `strap.ts`. */
   strapVerify: string;
   strapPubkey: string;
@@ -63,7 +61,6 @@ export function parseConnect(target: string, rawHeaders: readonly string[]): Con
     wantIpv4: families.length === 0 || families.includes('ipv4'),
     wantIpv6: families.includes('ipv6') && client.quirks.ipv6,
     fullIpv6: text('x-cstp-full-ipv6-capability').toLowerCase() === 'true',
-    previousAddresses: allValues(rawHeaders, 'x-cstp-address').slice(0, MAX_PREVIOUS_ADDRESSES),
     strapVerify: text('x-anyconnect-strap-verify'),
     strapPubkey: text('x-anyconnect-strap-pubkey'),
     ...(secret !== '' && {
@@ -83,14 +80,6 @@ function firstValues(rawHeaders: readonly string[]): Map<string, string> {
     if (!headers.has(name)) headers.set(name, (rawHeaders[i + 1] ?? '').trim());
   }
   return headers;
-}
-
-function allValues(rawHeaders: readonly string[], wanted: string): string[] {
-  const values: string[] = [];
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    if (rawHeaders[i]?.toLowerCase() === wanted) values.push((rawHeaders[i + 1] ?? '').trim());
-  }
-  return values;
 }
 
 /** For operators: no control characters, not longer than a name may be. */
@@ -115,8 +104,6 @@ function tokens(text: string, separator: string, form = (token: string) => token
 
 /** Clavister's client leaves the slash out. */
 const TUNNEL_TARGETS: readonly string[] = ['/CSCOSSLC/tunnel', 'CSCOSSLC/tunnel'];
-/** One per family. */
-const MAX_PREVIOUS_ADDRESSES = 2;
 /** Longest list looked at; OpenSSL builds send some 40 cipher names. */
 const MAX_TOKENS = 128;
 export const MAX_SHOWN_LENGTH = 256;

@@ -59,6 +59,41 @@ export const REASONS = {
 
 export type Reason = keyof typeof REASONS;
 
+/** Of a refused CONNECT: 401 = log in again, 503 = come back with the same token. docs/protocol.md §5.2 */
+export function statusOf(reason: Reason): 401 | 503 {
+  return LOG_IN_AGAIN.has(reason) ? 401 : 503;
+}
+
+/** Ends that nobody asked for and no limit brought. */
+export function isFault(reason: string): boolean {
+  return FAULTS.has(reason);
+}
+
 export function reasonText(reason: Reason): string {
   return REASONS[reason];
 }
+
+const LOG_IN_AGAIN: ReadonlySet<Reason> = new Set<Reason>([
+  'token-missing',
+  'token-unknown',
+  'cookie-timeout',
+  'disconnected-timeout',
+  'session-timeout',
+  'idle-timeout',
+  'strap-failed',
+  'user-disconnect',
+  'server-disconnect',
+  'logout',
+  'terminated',
+  'replaced',
+  'user-locked',
+  'user-deleted',
+  'password-changed',
+]);
+
+const FAULTS: ReadonlySet<string> = new Set<Reason>([
+  'error',
+  'dpd-timeout',
+  'protocol-error',
+  'connection-lost',
+]);

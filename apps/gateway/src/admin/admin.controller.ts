@@ -54,7 +54,9 @@ export class AdminController {
   async status(): Promise<wire.StatusResponse> {
     const { lifecycle, node, tally } = this.#parts;
     const { state, version, revision, startedAt, node: name } = lifecycle.status();
-    const mtus = (await node.tunnels()).map((tunnel) => tunnel.mtuBytes);
+    const tunnels = await node.tunnels();
+    const live = await this.#liveBytes(tunnels);
+    const mtus = tunnels.map((tunnel) => tunnel.mtuBytes);
     return {
       state,
       version,
@@ -71,8 +73,8 @@ export class AdminController {
       closedErrorSessions: String(tally.closedErrorSessions),
       averageSessionSeconds: String(tally.averageSessionSeconds),
       maxSessionSeconds: String(tally.maxSessionSeconds),
-      rxBytes: String(tally.rxBytes),
-      txBytes: String(tally.txBytes),
+      rxBytes: String(tally.rxBytes + live.rx),
+      txBytes: String(tally.txBytes + live.tx),
       // Not Math.min(...mtus): ten thousand arguments are many.
       minMtuBytes: mtus.reduce((least, mtu) => (least === 0 ? mtu : Math.min(least, mtu)), 0),
       maxMtuBytes: mtus.reduce((most, mtu) => Math.max(most, mtu), 0),
@@ -118,9 +120,10 @@ export class AdminController {
 
   @GrpcMethod('AdminService', 'Disconnect')
   async disconnect(target: wire.Target): Promise<wire.TargetResponse> {
-    const ids = (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
+    const tunnels = await this.#tunnelsOf(target);
+    const ids = tunnels.map((tunnel) => tunnel.sessionId);
     const count = ids.length === 0 ? 0 : await this.#parts.node.disconnect(ids, 'server-disconnect');
-    this.#changed('disconnect', subjectOf(target), count);
+    this.#changed('disconnect', subjectOf(target, tunnels), count);
     return { count };
   }
 
@@ -128,15 +131,16 @@ export class AdminController {
   async terminate(target: wire.Target): Promise<wire.TargetResponse> {
     const { sessions } = this.#parts;
     let count = 0;
+    let meant: { id: string; user: string }[] = [];
     if (target.target === 'user') count = await sessions.endOfUser(target.user ?? '', 'terminated');
     else {
-      const ids =
+      meant =
         target.target === 'sessionId'
-          ? (await this.#sessionsNamed(target.sessionId ?? '', true)).map((session) => session.id)
-          : (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
-      for (const id of ids) if (await sessions.end(id, 'terminated')) count++;
+          ? await this.#sessionsNamed(target.sessionId ?? '', true)
+          : (await this.#tunnelsOf(target)).map(({ sessionId: id, user }) => ({ id, user }));
+      for (const { id } of meant) if (await sessions.end(id, 'terminated')) count++;
     }
-    this.#changed('terminate', subjectOf(target), count);
+    this.#changed('terminate', subjectOf(target, meant), count);
     return { count };
   }
 
@@ -205,6 +209,18 @@ export class AdminController {
     return { ...explained, failure, succeededAt: String(succeeded?.at ?? 0) };
   }
 
+  /** Of sessions that have not ended: what the table has of them, and what their tunnels have counted since. */
+  async #liveBytes(tunnels: readonly TunnelInfo[]): Promise<{ rx: bigint; tx: bigint }> {
+    const bySession = new Map(tunnels.map((tunnel) => [tunnel.sessionId, tunnel]));
+    let [rx, tx] = [0n, 0n];
+    for (const session of await this.#parts.sessions.list()) {
+      const tunnel = bySession.get(session.id);
+      rx += session.rxBytes + since(session.tunnelRxBytes, tunnel?.rxBytes);
+      tx += session.txBytes + since(session.tunnelTxBytes, tunnel?.txBytes);
+    }
+    return { rx, tx };
+  }
+
   async #described(fact: Fact): Promise<wire.AdminEvent> {
     if (!('sessionId' in fact) || 'user' in fact) return eventMessage(fact);
     const session = await this.#parts.sessions.get(fact.sessionId).catch(() => undefined);
@@ -249,6 +265,10 @@ export class AdminController {
   }
 }
 
+function since(told: bigint, counted: number | undefined): bigint {
+  return counted === undefined || BigInt(counted) < told ? 0n : BigInt(counted) - told;
+}
+
 function pages<T, P>(list: () => Promise<T[]>, page: (items: T[]) => P): Observable<P> {
   return new Observable((subscriber) => {
     const send = async () => {
@@ -262,11 +282,13 @@ function pages<T, P>(list: () => Promise<T[]>, page: (items: T[]) => P): Observa
   });
 }
 
-function subjectOf(target: wire.Target): string {
+/** An audit wants the user, however the administrator named him. */
+function subjectOf(target: wire.Target, meant: readonly { user: string }[]): string {
   if (target.target === 'user') return `user ${target.user ?? ''}`;
+  const users = [...new Set(meant.map(({ user }) => user))].join(', ');
   if (target.target === 'tunnelId')
-    return `id ${target.node ? `${target.node}/` : ''}${target.tunnelId ?? 0}`;
-  return `session ${target.sessionId ?? ''}`;
+    return `id ${target.node ? `${target.node}/` : ''}${target.tunnelId ?? 0} of user ${users}`;
+  return `session ${target.sessionId ?? ''} of user ${users}`;
 }
 
 /** gRPC status code. */

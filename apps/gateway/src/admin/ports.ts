@@ -27,4 +27,8 @@ export interface ReloadResult {
   waiting: string[];
   /** `FILE:LINE: message`. */
   errors: string[];
+  /** Files other than the configuration itself that have changed and are in use now. */
+  files: string[];
+  /** What loads and will not please clients. */
+  warnings: string[];
 }

@@ -1,6 +1,5 @@
 import 'reflect-metadata';
 import { chmod, unlink } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { NestFactory } from '@nestjs/core';
 import { Transport } from '@nestjs/microservices';
@@ -9,6 +8,7 @@ import type { GrpcOptions } from '@nestjs/microservices';
 import { NestLog, StartError } from '@sallyport/chassis';
 import type { AdminParts } from './admin.controller.ts';
 import { AdminModule } from './admin.module.ts';
+import { probeSocket } from './socket-probe.ts';
 import { ADMIN_PACKAGE, PROTO_OPTIONS } from './wire.ts';
 
 export interface AdminServer {
@@ -66,13 +66,7 @@ async function removeStaleSocket(socket: string): Promise<void> {
   if (Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES) {
     throw new StartError(`The path ${socket} is too long for a Unix socket: choose a shorter --state-dir.`);
   }
-  const code = await new Promise<string>((resolve) => {
-    const probe = connect(socket);
-    probe
-      .once('connect', () => resolve(''))
-      .once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'error'));
-    probe.once('connect', () => probe.destroy());
-  });
+  const code = await probeSocket(socket);
   if (code === '') {
     throw new StartError(
       `Another gateway runs with ${socket}: stop it (sallyport stop now) or choose another --state-dir.`,

@@ -1,4 +1,5 @@
 import type { EventLog, Fact, Micros } from '@sallyport/cluster';
+import { isFault } from '@sallyport/protocol';
 
 /** Counts of `show status` since the start of the process, from the facts that pass by. */
 export class Tally {
@@ -41,7 +42,7 @@ export class Tally {
     this.txBytes += fact.txBytes;
     if (fact.reason === 'session-timeout') this.timedOutSessions++;
     else if (fact.reason === 'idle-timeout') this.timedOutIdleSessions++;
-    else if (ERRORS.has(fact.reason)) this.closedErrorSessions++;
+    else if (isFault(fact.reason)) this.closedErrorSessions++;
     this.#measure(fact.sessionId, fact.at);
   }
 
@@ -55,5 +56,3 @@ export class Tally {
     this.maxSessionSeconds = Math.max(this.maxSessionSeconds, seconds);
   }
 }
-
-const ERRORS: ReadonlySet<string> = new Set(['error', 'dpd-timeout', 'protocol-error', 'connection-lost']);

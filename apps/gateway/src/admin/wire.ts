@@ -177,6 +177,8 @@ export interface ReloadResponse {
   revision: string;
   waiting: string[];
   errors: string[];
+  files: string[];
+  warnings: string[];
 }
 
 export interface AccountEntry {
@@ -276,6 +278,7 @@ function detailOf(fact: Fact): string {
       return [fact.revision, fact.detail].filter((text) => text !== '').join(' ');
     case 'admin.changed':
       return `${fact.verb} ${fact.subject}`;
+    case 'connect.refused':
     case 'started':
     case 'parked':
     case 'stats':

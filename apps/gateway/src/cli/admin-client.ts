@@ -1,9 +1,9 @@
-import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { credentials, loadPackageDefinition, Metadata, status } from '@grpc/grpc-js';
 import type { ClientReadableStream, ServiceError } from '@grpc/grpc-js';
 import { load } from '@grpc/proto-loader';
 import { StartError } from '@sallyport/chassis';
+import { probeSocket } from '../admin/socket-probe.ts';
 import { ADMIN_PACKAGE, PROTO_OPTIONS } from '../admin/wire.ts';
 import type * as wire from '../admin/wire.ts';
 
@@ -123,14 +123,7 @@ export class AdminClient {
 
 /** Why a connection to this socket would fail; undefined = it would not. */
 export async function socketProblem(socket: string): Promise<string | undefined> {
-  const code = await new Promise<string>((resolve) => {
-    const probe = connect(socket);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve('');
-    });
-    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
-  });
+  const code = await probeSocket(socket);
   if (code === '') return undefined;
   if (code === 'ENOENT' || code === 'ECONNREFUSED') {
     return `No gateway is running (nobody answers on ${socket}): start one, or name its socket with -s.`;
