@@ -1,3 +1,4 @@
+import { clientPlace } from '@sallyport/cluster';
 import type { Login } from './login.ts';
 
 /**
@@ -5,7 +6,7 @@ import type { Login } from './login.ts';
  * A store that cannot answer rejects with `StoreUnavailable`.
  */
 export interface Logins {
-  /** @param maxPerAddress pending logins of one client address; 0 = no limit. @returns false: that limit is reached. */
+  /** @param maxPerAddress pending logins of one client address (`clientPlace`); 0 = no limit. @returns false: that limit is reached. */
   add(login: Login, maxPerAddress: number): Promise<boolean>;
   /** @returns undefined: never heard of, or past its time. */
   find(id: string): Promise<Login | undefined>;
@@ -35,7 +36,7 @@ export class MemoryLogins implements Logins {
 
   add(login: Login, maxPerAddress: number): Promise<boolean> {
     this.#forgetOld();
-    const ofAddress = this.#perAddress.get(login.address) ?? 0;
+    const ofAddress = this.#perAddress.get(clientPlace(login.address)) ?? 0;
     if (maxPerAddress > 0 && ofAddress >= maxPerAddress) return Promise.resolve(false);
     if (this.#pending.size >= this.#max) this.#forgetOldest(this.#pending);
     this.#put(login);
@@ -72,15 +73,17 @@ export class MemoryLogins implements Logins {
 
   #put(login: Login): void {
     this.#pending.set(login.id, login);
-    this.#perAddress.set(login.address, (this.#perAddress.get(login.address) ?? 0) + 1);
+    const place = clientPlace(login.address);
+    this.#perAddress.set(place, (this.#perAddress.get(place) ?? 0) + 1);
   }
 
   #forget(login: Login): void {
     this.#granted.delete(login.id);
     if (!this.#pending.delete(login.id)) return;
-    const left = (this.#perAddress.get(login.address) ?? 1) - 1;
-    if (left > 0) this.#perAddress.set(login.address, left);
-    else this.#perAddress.delete(login.address);
+    const place = clientPlace(login.address);
+    const left = (this.#perAddress.get(place) ?? 1) - 1;
+    if (left > 0) this.#perAddress.set(place, left);
+    else this.#perAddress.delete(place);
   }
 
   #forgetOld(): void {

@@ -1,5 +1,6 @@
 export * from './addresses.ts';
 export * from './auth-service.ts';
+export * from './client-place.ts';
 export * from './clock.ts';
 export * from './events.memory.ts';
 export * from './events.ts';
