@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { beginLogin, grantLogin, handleReply, REPEAT_SECONDS, type Login } from './login.ts';
-import { MemoryLogins } from './logins.ts';
+import { LOGIN_REST_MS, MemoryLogins } from './logins.ts';
 
 const LIMITS = { authTimeoutSeconds: 240, maxLoginTries: 3 };
 
@@ -58,6 +58,26 @@ test('pending logins of one address are limited; granted, removed and expired on
   assert.equal(await logins.add(login('h', clock.now), 2), true);
   clock.now += 240_000;
   assert.equal(await logins.add(login('i', clock.now), 1), true);
+});
+
+test('at the limit of an address the login that rests longest yields to a new one, in any state, not one in use', async () => {
+  const { logins, clock } = started();
+  const [a, b] = [login('a', clock.now), login('b', clock.now)];
+  await logins.add(a, 2);
+  await logins.add(b, 2);
+  clock.now += LOGIN_REST_MS - 1;
+  const wrong = handleReply(a, 1, LIMITS, clock.now);
+  assert.ok(wrong.next === 'verify');
+  await logins.replace(wrong.login, a.revision);
+  assert.equal(await logins.add(login('c', clock.now), 2), false);
+  clock.now += 1;
+  assert.equal(await logins.add(login('c', clock.now), 2), true);
+  assert.deepEqual([await logins.find(b.id), (await logins.find(a.id))?.tries], [undefined, 1]);
+  assert.equal(await logins.add(login('d', clock.now), 2), false);
+  clock.now += LOGIN_REST_MS - 1;
+  assert.equal(await logins.add(login('d', clock.now), 2), true, 'wrong tries do not keep others out');
+  assert.equal(await logins.find(a.id), undefined);
+  assert.equal(logins.size, 2);
 });
 
 test('IPv6 addresses of one /64 share the limit', async () => {
