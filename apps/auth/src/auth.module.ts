@@ -1,5 +1,12 @@
 import { Module, type DynamicModule } from '@nestjs/common';
-import type { Accounts, EventLog, ExplainPolicy, Sessions, Settings } from '@sallyport/cluster';
+import {
+  systemClock,
+  type Accounts,
+  type EventLog,
+  type ExplainPolicy,
+  type Sessions,
+  type Settings,
+} from '@sallyport/cluster';
 import type { Log, Metrics } from '@sallyport/chassis';
 import { ACCOUNT_PARTS, AccountController } from './account.controller.ts';
 import { Attempts } from './attempts.ts';
@@ -24,7 +31,7 @@ export interface AuthOptions {
   log: Log;
   /** Where logins are kept; in this process if absent. */
   logins?: Logins;
-  /** ms since 1970. */
+  /** ms since 1970; must not jump. Default: that of `systemClock`. */
   now?: () => number;
 }
 
@@ -40,7 +47,9 @@ export interface OpenAuth extends AuthParts {
 
 /** @throws UsersFileError when `users-file` cannot be read or is wrong. */
 export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
-  const { settings, sessions, log, events, metrics, now = Date.now } = options;
+  const { settings, sessions, log, events, metrics } = options;
+  const clock = systemClock();
+  const now = options.now ?? (() => Number(clock() / 1000n));
   const directory = await Directory.open({
     file: settings().usersFile,
     required: () => usesPasswords(settings()),

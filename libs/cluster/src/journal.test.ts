@@ -29,6 +29,7 @@ import { encodeAlive } from './journal-lines.ts';
 import { LOCK_TOUCH_MS } from './journal-lock.ts';
 import { seeded } from './sessions.contract.ts';
 import { sampleClaim, sampleLogin, TestClock } from './session.fake.ts';
+import { seconds } from './session-decisions.ts';
 import type { Session } from './session.ts';
 import type { Claimed } from './sessions.ts';
 import { MemorySessions } from './sessions.memory.ts';
@@ -112,6 +113,39 @@ describe('replay', () => {
     assert.equal(await again.sessions.sweep(), 1);
     assert.equal((await again.sessions.get(parked.session.id))?.endReason, 'disconnected-timeout');
     await Promise.all([sessions.close(), again.sessions.close()]);
+  });
+
+  it('starts again however the clock was set, and the lifetime of a parked session does not jump', async () => {
+    const [boot, today, hour] = [60, 1_800_000_000, 3600];
+    for (const starts of [
+      [boot, today],
+      [today, boot, today + hour],
+      [today, today - hour, today],
+      [today, today + hour, today],
+    ]) {
+      const [first = 0, ...later] = starts;
+      const folder = await newFolder();
+      let clock = new TestClock(seconds(first));
+      let { sessions } = await storeOn(folder, clock);
+      const grant = { sessionTimeoutSeconds: 0 };
+      const session = await sessions.create(sampleLogin(hashToken(newToken()), 'bob', grant));
+      const { lease } = await up(sessions, session);
+      await sessions.park(session.id, lease, 'connection-lost', { ...none, activeAt: clock.now });
+      clock.pass(300);
+      await sessions.sweep();
+      for (const start of later) {
+        await sessions.close();
+        clock = new TestClock(seconds(start));
+        ({ sessions } = await storeOn(folder, clock));
+        const found = await sessions.get(session.id);
+        assert.ok(found !== undefined && found.parkedAt <= clock.now && found.activeAt <= clock.now);
+      }
+      clock.pass(1499);
+      assert.equal(await sessions.sweep(), 0, starts.join());
+      clock.pass(301);
+      assert.equal(await sessions.sweep(), 1, starts.join());
+      await sessions.close();
+    }
   });
 
   it('marks the time in a quiet journal, no more often than it says', async () => {

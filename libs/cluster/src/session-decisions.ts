@@ -171,26 +171,34 @@ export function decideAnnounce(
 ): EventOf<'parked'> | undefined {
   if (session.state !== 'up' || session.lease === undefined || session.lease.incarnation === incarnation)
     return undefined;
-  const activeAt = session.activeAt + away;
   return {
     ...head(session, now),
     type: 'parked',
     reason: 'node-restarted',
     ...unchanged(session),
-    activeAt: activeAt > now ? now : activeAt,
+    activeAt: earlier(session.activeAt + away, now),
   };
 }
 
-/** The store was away for a time that must not count: parked sessions are as old as when it went (CLUSTER.md C12). */
-export function decideReturn(session: Session, away: Micros): EventOf<'parked'> | undefined {
-  if (session.state !== 'parked' || away === 0n) return undefined;
+/**
+ * The store was away for a time that must not count: parked sessions are as old as when it went (CLUSTER.md C12).
+ * A clock that was set meanwhile may make `away` far too long, or let them be parked in the future: `now` is the latest.
+ */
+export function decideReturn(session: Session, away: Micros, now: Micros): EventOf<'parked'> | undefined {
+  const parkedAt = earlier(session.parkedAt + away, now);
+  if (session.state !== 'parked' || parkedAt === session.parkedAt) return undefined;
   return {
-    ...head(session, session.parkedAt + away),
+    ...head(session, parkedAt),
     type: 'parked',
     reason: 'node-restarted',
     ...unchanged(session),
-    activeAt: session.activeAt + away,
+    activeAt: earlier(session.activeAt + away, now),
   };
+}
+
+/** How long the store was away. A clock that was set back meanwhile does not make it negative. */
+export function timeAway(lastAlive: Micros | undefined, now: Micros): Micros {
+  return lastAlive === undefined || lastAlive > now ? 0n : now - lastAlive;
 }
 
 /** How long a tombstone is kept, µs. */
@@ -318,6 +326,10 @@ function rotated(keys: string[], request: ClaimRequest): string[] {
 
 function endedEvent(session: Session, reason: Reason, now: Micros): EventOf<'ended'> {
   return { ...head(session, now), type: 'ended', reason, ...unchanged(session) };
+}
+
+function earlier(a: Micros, b: Micros): Micros {
+  return a < b ? a : b;
 }
 
 function head(session: Session, now: Micros) {

@@ -18,6 +18,7 @@ import {
   decideReturn,
   decideStart,
   outlived,
+  timeAway,
 } from './session-decisions.ts';
 import { SessionTable } from './session-table.ts';
 import type { Lease, Micros, NodeIdentity, Session, SessionEvent } from './session.ts';
@@ -306,13 +307,13 @@ export class MemorySessions implements Sessions {
       lastAlive = this.#replayOne(entry) ?? lastAlive;
     });
     const now = this.#clock();
-    this.#away = lastAlive === undefined ? 0n : now - lastAlive;
+    this.#away = timeAway(lastAlive, now);
     for (const id of this.#table.due(now)) {
       if (this.#table.get(id)?.state === 'closed') this.#table.put(id, undefined, now);
     }
     const facts: SessionEvent[] = [];
     for (const session of Array.from(this.#table.all())) {
-      const event = decideReturn(session, this.#away);
+      const event = decideReturn(session, this.#away, now);
       if (event !== undefined) {
         this.#table.put(session.id, apply(session, event), now);
         facts.push(event);
