@@ -74,7 +74,8 @@ describe('a failover by the sentinel', () => {
     }
     await sentinel.servers[0]?.kill();
     await assert.rejects(sessions.find('00'), { name: 'StoreUnavailable' }, 'never "unknown"');
-    const promoted = async () => (await sentinel.servers[1]?.cli('INFO', 'replication'))?.includes('role:master');
+    const promoted = async () =>
+      (await sentinel.servers[1]?.cli('INFO', 'replication'))?.includes('role:master');
     await until(async () => (await promoted()) === true, 30_000);
     // The new primary has no replica until the old one is back, and refuses writes without one.
     await sentinel.servers[0]?.launch();
