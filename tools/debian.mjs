@@ -112,6 +112,8 @@ const NEEDS = {
     { tool: 'mvn', package: 'maven' },
     { tool: 'redis-server', package: 'redis-server' },
     { tool: 'redis-cli', package: 'redis-tools' },
+    // The local cluster (test/cluster).
+    { tool: 'haproxy', package: 'haproxy' },
   ],
   bench: [
     { tool: 'python3', package: 'python3' },

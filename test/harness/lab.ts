@@ -10,12 +10,21 @@
  * Names are `sp-PID-N-ROLE`, so laboratories can stand side by side, and what a dead process left is found again.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  createWriteStream,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { eventually, run, runSync, within, type Finished, type RunOptions } from './run.ts';
+import { each, eventually, run, runSync, within, type Finished, type RunOptions } from './run.ts';
 
 export interface LabOptions {
   /** Client namespaces; 1 unless told. */
@@ -24,6 +33,17 @@ export interface LabOptions {
   forwarding?: boolean;
   /** The LAN host gets a default route to the gateway; false = replies only reach the gateway itself (NAT). */
   lanRoute?: boolean;
+  /** Instead of gateway and LAN: namespaces of these roles, which the caller joins by himself. Clients come besides. */
+  roles?: readonly string[];
+}
+
+export interface SpawnOptions {
+  input?: string;
+  /** stdin stays open until the program ends, for those that end with it. */
+  holdInput?: boolean;
+  env?: NodeJS.ProcessEnv;
+  /** File that its output is added to. */
+  log?: string;
 }
 
 export interface Spawned {
@@ -41,6 +61,7 @@ export class Lab {
 
   readonly #prefix: string;
   readonly #clients: number;
+  readonly #roles: readonly string[];
   readonly #relays = new Map<string, Promise<string>>();
   readonly #children = new Set<ChildProcess>();
   #closed = false;
@@ -59,11 +80,12 @@ export class Lab {
   static async open(options: LabOptions = {}): Promise<Lab> {
     if (process.getuid?.() !== 0) throw new Error('network namespaces need root');
     sweep();
-    const lab = new Lab(options.clients ?? 1);
+    const lab = new Lab(options.clients ?? 1, options.roles ?? ['gw', 'lan']);
     guardExit();
     Lab.#open.add(lab);
     try {
-      await lab.#build(options);
+      await lab.#make();
+      if (options.roles === undefined) await lab.#build(options);
     } catch (error) {
       lab.closeSync();
       throw error;
@@ -71,17 +93,21 @@ export class Lab {
     return lab;
   }
 
-  private constructor(clients: number) {
+  private constructor(clients: number, roles: readonly string[]) {
     this.#prefix = `${PREFIX}-${process.pid}-${Lab.#count++}`;
     this.#clients = clients;
+    this.#roles = roles;
     this.folder = mkdtempSync(join(tmpdir(), `${this.#prefix}-`));
   }
 
   get gateway(): string {
-    return `${this.#prefix}-gw`;
+    return this.namespace('gw');
   }
   get lan(): string {
-    return `${this.#prefix}-lan`;
+    return this.namespace('lan');
+  }
+  namespace(role: string): string {
+    return `${this.#prefix}-${role}`;
   }
   client(index = 0): string {
     return `${this.#prefix}-c${index}`;
@@ -96,30 +122,31 @@ export class Lab {
   }
 
   /** Starts a program in a namespace; its pid is the program's own. */
-  spawn(
-    namespace: string,
-    argv: readonly string[],
-    options: { input?: string; env?: NodeJS.ProcessEnv } = {},
-  ): Spawned {
+  spawn(namespace: string, argv: readonly string[], options: SpawnOptions = {}): Spawned {
+    const wantsInput = options.input !== undefined || options.holdInput === true;
     const child = spawn('ip', ['netns', 'exec', namespace, ...argv], {
-      stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+      stdio: [wantsInput ? 'pipe' : 'ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
       // Ctrl-C on a terminal is for us alone: we end them in order.
       detached: true,
     });
     this.#children.add(child);
     let output = '';
+    const file = options.log === undefined ? undefined : createWriteStream(options.log, { flags: 'a' });
+    file?.on('error', () => {});
     const collect = (chunk: string) => {
       output = (output + chunk).slice(-OUTPUT_CHARACTERS);
+      file?.write(chunk);
     };
     child.stdout?.setEncoding('utf8').on('data', collect);
     child.stderr?.setEncoding('utf8').on('data', collect);
     child.stdin?.on('error', () => {});
-    child.stdin?.end(options.input);
+    if (options.holdInput !== true) child.stdin?.end(options.input);
     const exited = new Promise<number>((resolve) => {
       child.on('error', () => resolve(-1));
       child.on('close', (code) => {
         this.#children.delete(child);
+        file?.end();
         resolve(code ?? -1);
       });
     });
@@ -187,7 +214,7 @@ export class Lab {
     this.#closed = true;
     Lab.#open.delete(this);
     for (const child of this.#children) child.kill('SIGKILL');
-    for (const name of this.#namespaces()) removeNamespace(name);
+    removeNamespaces(this.#namespaces());
     rmSync(this.folder, { recursive: true, force: true });
   }
 
@@ -197,15 +224,18 @@ export class Lab {
 
   #namespaces(): string[] {
     return [
-      this.gateway,
-      this.lan,
+      ...this.#roles.map((role) => this.namespace(role)),
       ...Array.from({ length: this.#clients }, (_, index) => this.client(index)),
     ];
   }
 
+  async #make(): Promise<void> {
+    const names = this.#namespaces();
+    await ipBatch(names.map((name) => `netns add ${name}`));
+    await each(names, (name) => run(['ip', '-n', name, 'link', 'set', 'lo', 'up']));
+  }
+
   async #build(options: LabOptions): Promise<void> {
-    for (const name of this.#namespaces()) await run(['ip', 'netns', 'add', name]);
-    for (const name of this.#namespaces()) await run(['ip', '-n', name, 'link', 'set', 'lo', 'up']);
     await this.#join(this.gateway, 'lan', ['198.51.100.1/24', '2001:db8:2::1/64'], this.lan, [
       '198.51.100.2/24',
       '2001:db8:2::2/64',
@@ -286,7 +316,7 @@ export function leftovers(): string[] {
 
 /** Removes what laboratories of processes that are gone have left: namespaces with what runs there, and folders. */
 export function sweep(): void {
-  for (const name of namespaceNames()) if (isOrphan(name)) removeNamespace(name);
+  removeNamespaces(namespaceNames().filter(isOrphan));
   for (const name of readdirSync(tmpdir())) {
     if (isOrphan(name)) rmSync(join(tmpdir(), name), { recursive: true, force: true });
   }
@@ -312,16 +342,34 @@ function namespaceNames(): string[] {
     .filter((name) => name !== '');
 }
 
-function removeNamespace(name: string): void {
-  for (const pid of runSync(['ip', 'netns', 'pids', name]).split('\n')) {
-    if (pid === '' || Number(pid) === process.pid) continue;
+/** Kills what runs in them, too. One look at all processes for all namespaces: `ip netns pids` takes one for each. */
+function removeNamespaces(names: readonly string[]): void {
+  if (names.length === 0) return;
+  const doomed = new Set(names.map(inodeOf).filter((inode) => inode !== undefined));
+  for (const pid of readdirSync('/proc')) {
+    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
     try {
-      process.kill(Number(pid), 'SIGKILL');
+      const inode = /\[(\d+)\]/.exec(readlinkSync(`/proc/${pid}/ns/net`))?.[1];
+      if (inode !== undefined && doomed.has(inode)) process.kill(Number(pid), 'SIGKILL');
     } catch {
       // ended by itself
     }
   }
-  runSync(['ip', 'netns', 'del', name]);
+  runSync(['ip', '-force', '-batch', '-'], names.map((name) => `netns del ${name}\n`).join(''));
+}
+
+function inodeOf(namespace: string): string | undefined {
+  try {
+    return String(statSync(`/run/netns/${namespace}`).ino);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Many commands of `ip` in one process. @param namespace where; undefined = here. */
+export async function ipBatch(lines: readonly string[], namespace?: string): Promise<void> {
+  const where = namespace === undefined ? [] : ['-n', namespace];
+  await run(['ip', ...where, '-batch', '-'], { input: lines.map((line) => `${line}\n`).join('') });
 }
 
 let guarded = false;

@@ -48,13 +48,22 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
 }
 
 /** For clean-up in exit handlers, where nothing asynchronous runs any more. Never throws. */
-export function runSync(argv: readonly string[]): string {
+export function runSync(argv: readonly string[], input = ''): string {
   const [program = '', ...args] = argv;
-  return spawnSync(program, args, { encoding: 'utf8', timeout: RUN_MS }).stdout ?? '';
+  return spawnSync(program, args, { encoding: 'utf8', timeout: RUN_MS, input }).stdout ?? '';
 }
 
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Works through a list, a few at once. */
+export async function each<T>(items: Iterable<T>, work: (item: T) => Promise<unknown>): Promise<void> {
+  const rest = items[Symbol.iterator]();
+  const worker = async () => {
+    for (let next = rest.next(); next.done !== true; next = rest.next()) await work(next.value);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
 }
 
 /** Asks `probe` until it gives something other than undefined or false. @throws with `what` after `timeoutMs`. */
@@ -87,3 +96,4 @@ export async function within<T>(timeoutMs: number, what: string, promise: Promis
 }
 
 const RUN_MS = 60_000;
+const AT_ONCE = 8;

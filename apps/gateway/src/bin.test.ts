@@ -62,11 +62,13 @@ test('a socket that may not be opened is no gateway that is not running', asRoot
   assert.equal(stderr, 'You may not open ./state/sallyport.sock: run this as the user of the gateway.\n');
 });
 
-test('a restarted gateway loads no NestJS before its port is open: clients wait in its backlog', () => {
-  const main = JSON.stringify(new URL('./main.js', import.meta.url).href);
+test('a restarted gateway or node loads no NestJS before its port is open: clients wait in its backlog', () => {
+  const [main, node, store] = ['./main.js', './roles/tunnel-node.js', './roles/store.js'].map((file) =>
+    JSON.stringify(new URL(file, import.meta.url).href),
+  );
   const cli = JSON.stringify(new URL('./cli.js', import.meta.url).href);
   const code = `await import(${cli});
-    await import(${main});
+    for (const file of [${main}, ${node}, ${store}]) await import(file);
     const { createRequire } = await import('node:module');
     const loaded = Object.keys(createRequire(${main}).cache).map((file) => file.split('node_modules/').at(-1));
     console.log(JSON.stringify(loaded.filter((file) => /^(@nestjs|@grpc|rxjs|reflect-metadata)/.test(file))), loaded.length);`;

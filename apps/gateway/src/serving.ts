@@ -71,10 +71,10 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
     role: parts.role,
     ...{ current: parts.current, node: node.name, version, log, events, now },
   });
-  const { role, notReady, notes } = parts;
+  const { role, notReady, notes, supervision } = parts;
   const watching = await Watching.open({
     ...{ settings, certificates, version, metrics, log, sessions, tunnels, lifecycle },
-    ...{ role, notReady, notes },
+    ...{ role, notReady, notes, supervision },
   });
   closers.push(() => watching.close());
   lifecycle.add(tunnelNode);

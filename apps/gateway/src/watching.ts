@@ -5,9 +5,11 @@ import {
   processMetrics,
   serveHealth,
   type ConfigMetrics,
+  type HealthFacts,
   type HealthServer,
   type Log,
   type Metrics,
+  type Supervision,
 } from '@sallyport/chassis';
 import {
   DEFAULT_GRANT,
@@ -30,6 +32,8 @@ export interface WatchingParts {
   sessions: Sessions;
   tunnels: { readonly size: number };
   lifecycle: GatewayLifecycle;
+  /** Brings the socket of health, if a supervisor holds it. */
+  supervision: Pick<Supervision, 'health'>;
   /** Of a cluster: its session table is swept and counted by auth. Absent = it is this process's own. */
   role?: PeerRole | undefined;
   /** More reasons why balancers should send no new clients here. */
@@ -60,11 +64,13 @@ export class Watching {
   static async open(parts: WatchingParts): Promise<Watching> {
     const watching = new Watching(parts);
     try {
-      watching.#health = await serveHealth(parts.settings().adminAddress, parts.metrics, {
+      const facts: HealthFacts = {
         startup: () => (parts.lifecycle.state === 'starting' ? ['services are loading'] : []),
         ready: () => watching.#notReady(),
         notes: () => parts.notes?.() ?? [],
-      });
+      };
+      const { adminAddress } = parts.settings();
+      watching.#health = await serveHealth(adminAddress, parts.metrics, facts, parts.supervision.health);
     } catch (error) {
       clearInterval(watching.#sweeper);
       throw error;

@@ -4,6 +4,7 @@ import { isIPv6, type Socket } from 'node:net';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { StartError } from './faults.ts';
 import type { Metrics } from './metrics.ts';
+import type { InheritedSocket } from './supervised.ts';
 
 /**
  * Health and metrics over plain HTTP on `admin-address`:
@@ -31,11 +32,15 @@ export interface HealthServer {
   close(): Promise<void>;
 }
 
-/** @param address `HOST:PORT` or `[IPV6]:PORT`. Rejects with a StartError when it cannot listen there. */
+/**
+ * @param address `HOST:PORT` or `[IPV6]:PORT`. Rejects with a StartError when it cannot listen there.
+ * @param inherited the socket, where someone holds it for us; its address counts then.
+ */
 export async function serveHealth(
   address: string,
   metrics: Metrics,
   facts: HealthFacts,
+  inherited?: Pick<InheritedSocket, 'fd'>,
 ): Promise<HealthServer> {
   const { host, port } = splitAddress(address);
   const server = createServer(
@@ -48,7 +53,7 @@ export async function serveHealth(
   boundConnections(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(address, error)));
-    server.listen({ host, port }, resolve);
+    server.listen(inherited ? { fd: inherited.fd } : { host, port }, resolve);
   });
   const bound = server.address();
   return {

@@ -3,7 +3,7 @@ import { writeSync } from 'node:fs';
 /** A socket that was opened by someone who outlives this process: systemd, or sallyport-supervisor. */
 export interface InheritedSocket {
   fd: number;
-  /** From LISTEN_FDNAMES: `tcp` and `udp` of our supervisor, `FileDescriptorName=` of systemd; '' = none given. */
+  /** From LISTEN_FDNAMES: `tcp`, `udp` and `health` of our supervisor, `FileDescriptorName=` of systemd; '' = none given. */
   name: string;
 }
 
@@ -50,7 +50,12 @@ export class Supervision {
 
   /** The socket for clients. */
   get tcp(): InheritedSocket | undefined {
-    return this.sockets.find(({ name }) => name !== 'udp');
+    return this.sockets.find(({ name }) => name !== 'udp' && name !== 'health');
+  }
+
+  /** The socket for health and metrics, so that a balancer's question waits, too, while the process comes back. */
+  get health(): InheritedSocket | undefined {
+    return this.sockets.find(({ name }) => name === 'health');
   }
 
   /**

@@ -34,6 +34,8 @@ pub struct Place {
 pub enum Transport {
     Tcp,
     Udp,
+    /// TCP, for balancers that ask how the process is: they wait with the clients while it comes back.
+    Health,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Parsed, String> 
             .ok_or_else(|| format!("{option} needs a value; see --help"))?;
         match option.as_str() {
             "--tcp" => parsed.sockets.push(place(Transport::Tcp, &value)?),
+            "--health" => parsed.sockets.push(place(Transport::Health, &value)?),
             "--udp" => parsed.sockets.push(place(Transport::Udp, &value)?),
             "--watchdog-ms" => parsed.watchdog = milliseconds(&value)?,
             "--parent" => parsed.parent = Some(process_id(&value)?),
@@ -123,6 +126,7 @@ impl Transport {
         match self {
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
+            Transport::Health => "health",
         }
     }
 }
@@ -135,6 +139,7 @@ again when it dies, while connections wait in the open sockets.
 
   --tcp ADDRESS       listen there; *:443 is both families. May be repeated.
   --udp ADDRESS       the same for UDP
+  --health ADDRESS    the same for health and metrics (TCP)
   --watchdog-ms N     kill the process when it is silent for so long after it was ready (2000)
   --parent PID        stop when this process, which must be our parent, is gone
   --log-level LEVEL   error, warn, info (default), debug or trace

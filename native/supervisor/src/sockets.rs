@@ -36,7 +36,7 @@ fn open_at(transport: Transport, address: SocketAddr) -> nix::Result<OwnedFd> {
         AddressFamily::Inet
     };
     let kind = match transport {
-        Transport::Tcp => SockType::Stream,
+        Transport::Tcp | Transport::Health => SockType::Stream,
         Transport::Udp => SockType::Datagram,
     };
     let fd = socket(
@@ -48,11 +48,11 @@ fn open_at(transport: Transport, address: SocketAddr) -> nix::Result<OwnedFd> {
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &false)?;
     }
-    if transport == Transport::Tcp {
+    if kind == SockType::Stream {
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    if transport == Transport::Tcp {
+    if kind == SockType::Stream {
         listen(&fd, Backlog::new(BACKLOG)?)?;
     }
     Ok(fd)

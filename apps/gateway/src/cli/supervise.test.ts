@@ -24,7 +24,8 @@ test('the address of the configuration goes to the supervisor, the role and its 
   const args = ['--config', config, '--state-dir', folder, 'exit 7'];
   assert.equal(await run('gateway', args), 7);
   assert.deepEqual(told(), [
-    ...['--tcp', '[2001:db8::1]:4443', '--parent', String(process.pid), '--log-level', 'warn'],
+    ...['--tcp', '[2001:db8::1]:4443', '--health', '127.0.0.1:9480'],
+    ...['--parent', String(process.pid), '--log-level', 'warn'],
     ...['--', 'node', 'bin', 'gateway', ...args],
   ]);
 });

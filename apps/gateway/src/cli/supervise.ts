@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exampleSettings, parseSettings, type Settings } from '@sallyport/cluster';
@@ -35,10 +36,13 @@ export async function supervise(options: SuperviseOptions): Promise<number | und
   }
   const settings = await settingsOf(args);
   if (settings === undefined) return undefined;
+  const health = healthPlace(settings);
   const child = spawn(
     supervisor,
     [
-      ...(SERVING_ROLES.includes(role) ? ['--tcp', listenPlace(settings)] : []),
+      ...(SERVING_ROLES.includes(role)
+        ? ['--tcp', listenPlace(settings), ...(health === '' ? [] : ['--health', health])]
+        : []),
       ...['--parent', String(process.pid), '--log-level', settings.logLevel],
       ...['--', ...program, role, ...args],
     ],
@@ -58,6 +62,12 @@ export async function supervise(options: SuperviseOptions): Promise<number | und
 export function listenPlace({ listenHost, tcpPort }: Pick<Settings, 'listenHost' | 'tcpPort'>): string {
   if (listenHost === '') return `*:${tcpPort}`;
   return listenHost.includes(':') ? `[${listenHost}]:${tcpPort}` : `${listenHost}:${tcpPort}`;
+}
+
+/** '' = a name, which the role itself has to look up. */
+function healthPlace({ adminAddress }: Pick<Settings, 'adminAddress'>): string {
+  const host = adminAddress.slice(0, adminAddress.lastIndexOf(':')).replace(/^\[(.*)\]$/, '$1');
+  return isIP(host) ? adminAddress : '';
 }
 
 async function settingsOf(args: readonly string[]): Promise<Settings | undefined> {

@@ -22,6 +22,7 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     const store = await sentence(options.openStore(settings(), { log, metrics, node, role, limits }));
     closers.push(() => store.close());
     const { sessions, logins, nodes, events } = store;
+    if (!logins) throw new Error('the store of auth has no logins');
     const auth = await sentence(openAuth({ settings, sessions, logins, events, metrics, log }));
     closers.push(() => auth.close());
     const lifecycle = await openWatching(parts, events);

@@ -26,7 +26,8 @@ export interface RoleOptions {
 /** The store of the cluster, as the roles need it. */
 export interface ClusterStore {
   sessions: Sessions;
-  logins: Logins;
+  /** For auth only. */
+  logins?: Logins;
   nodes: Nodes;
   events: EventLog;
   /** The last failed and the last good login of a user. */

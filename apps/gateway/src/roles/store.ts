@@ -1,4 +1,4 @@
-import { RedisLogins } from '@sallyport/auth';
+import type { Logins } from '@sallyport/auth';
 import { StartError } from '@sallyport/chassis';
 import {
   Outbox,
@@ -31,7 +31,7 @@ export const openStore: OpenStore = async (settings, around) => {
     const outbox = role === 'auth' ? await openOutbox(redis, sessions, settings, around) : undefined;
     return {
       sessions,
-      logins: new RedisLogins(redis),
+      ...(role === 'auth' && { logins: await openLogins(redis) }),
       nodes: new RedisNodes(redis),
       events,
       lastLogins: (user) => events.lastLogins(user),
@@ -49,6 +49,12 @@ export const openStore: OpenStore = async (settings, around) => {
     throw error;
   }
 };
+
+/** Loaded for auth only: a node that starts again has clients waiting, and auth brings NestJS along. */
+async function openLogins(redis: Redis): Promise<Logins> {
+  const { RedisLogins } = await import('@sallyport/auth');
+  return new RedisLogins(redis);
+}
 
 /** One replica of auth sends the facts of the cluster; the others wait for its lease. undefined = there is no Kafka. */
 async function openOutbox(
