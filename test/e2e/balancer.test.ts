@@ -42,13 +42,13 @@ test('row K5: a balancer that is trusted and sends no header gets nobody in, and
   const client = world.openconnect(ALICE, { url: 'https://192.0.2.1:8445' });
   assert.notEqual(await client.exited, 0);
   const refused = { result: 'proxy-header' };
-  assert.ok((await world.gateway.metric('sallyport_tls_handshakes', refused)) > 0);
+  assert.ok((await world.gateway.metric('sallyport_tls_handshakes_total', refused)) > 0);
   const warning = world.gateway.logLines().find(({ msg }) => msg.includes('must begin with a PROXY header'));
   assert.equal(warning?.['proxy'], '192.0.2.1');
 });
 
 test('V35: a header from a client itself is no ClientHello', async () => {
-  const errors = () => world.gateway.metric('sallyport_tls_handshakes', { result: 'error' });
+  const errors = () => world.gateway.metric('sallyport_tls_handshakes_total', { result: 'error' });
   const before = await errors();
   const socket = await world.lab.dial(world.lab.client(), '192.0.2.1', 443);
   socket.resume().write('PROXY TCP4 203.0.113.9 192.0.2.1 1000 443\r\n');

@@ -51,6 +51,7 @@ export class Directory {
   readonly #toEnd = new Map<string, Reason>();
   /** Sessions may be there whose users lost a right: groups or profiles changed, or the file did while nobody looked. */
   #recheck = true;
+  #complained = false;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> = Promise.resolve();
 
@@ -129,8 +130,11 @@ export class Directory {
   }
 
   async #look(): Promise<void> {
+    await this.#endLost().then(
+      () => (this.#complained = false),
+      (error: unknown) => this.#complain(error),
+    );
     try {
-      await this.#endLost();
       const stamp = await usersFileStamp(this.#parts.file);
       if (stamp === this.#stamp) return;
       await this.#inTurn(() => this.#takeSettled(stamp));
@@ -154,6 +158,13 @@ export class Directory {
     if (!settled && maybeCutOff(this.#users, fresh.users)) return;
     await this.#change(fresh);
     this.#parts.log.info({ users: this.#users.size }, 'users-file read again');
+  }
+
+  /** Once until the store answers again. */
+  #complain(error: unknown): void {
+    const problem = error instanceof Error ? error.message : String(error);
+    if (!this.#complained) this.#parts.log.warn({ problem }, 'sessions could not be ended, tried again');
+    this.#complained = true;
   }
 
   async #inTurn(work: () => Promise<void>): Promise<void> {
@@ -203,10 +214,12 @@ export class Directory {
   }
 
   async #endLost(): Promise<void> {
-    for (const [name, reason] of this.#toEnd) {
+    const asked = Array.from(this.#toEnd, async ([name, reason]) => {
       await this.#parts.sessions.endOfUser(name, reason);
       this.#toEnd.delete(name);
-    }
+    });
+    await Promise.allSettled(asked); // one that fails does not keep the others
+    await Promise.all(asked);
     if (!this.#recheck) return;
     for (const session of await this.#parts.sessions.list()) {
       const reason = this.#lossOf(session);

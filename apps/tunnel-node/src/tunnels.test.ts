@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { StoreUnavailable, type MemorySessions, type Sessions } from '@sallyport/cluster';
+import {
+  StoreUnavailable,
+  type MemorySessions,
+  type SessionAddresses,
+  type Sessions,
+} from '@sallyport/cluster';
 import { BYE, encodeFrame, PACKET, reasonText, strapMessage } from '@sallyport/protocol';
 import { HIGH_WATER_BYTES, type ListenerCertificates } from './listener.ts';
 import { TestCertificates } from './testing/certificates.ts';
@@ -343,6 +348,61 @@ describe('Tunnels: life', () => {
     assert.equal((await second.client.frames(1))[0]?.type, PACKET.disconnect);
     assert.equal((await node.sessions.get(second.session.id))?.state, 'parked');
     assert.equal((await (await node.client()).connect(second.token)).status, 200);
+  });
+
+  it('counts the idle time of a session on when its client connects again', async () => {
+    const clock = new TestClock();
+    await using node = await start({
+      clock,
+      store: (sessions) =>
+        between(sessions, {
+          claim: async (request) => {
+            const claim = await sessions.claim(request);
+            if (!claim.ok) return claim;
+            return {
+              ...claim,
+              session: { ...claim.session, activeAt: claim.session.activeAt - 500_000_000n },
+            };
+          },
+        }),
+    });
+    const { session } = await node.up({ grant: { idleTimeoutSeconds: 600, dpdSeconds: 0 } });
+    clock.pass(95, node.tunnels);
+    assert.equal(node.tunnels.size, 1);
+    clock.pass(5, node.tunnels);
+    assert.equal(node.tunnels.size, 0);
+    await untilAsync(async () => (await node.sessions.get(session.id))?.endReason === 'idle-timeout');
+  });
+
+  it('gives an address to whom the store gave it last, and lets the tunnel go that still has it', async () => {
+    const addresses: SessionAddresses[] = [];
+    await using node = await start({
+      store: (sessions) =>
+        between(sessions, {
+          claim: async (request) => {
+            const claim = await sessions.claim(request);
+            if (!claim.ok) return claim;
+            addresses.push(claim.addresses);
+            return { ...claim, addresses: addresses[0] ?? claim.addresses };
+          },
+        }),
+    });
+    const first = await node.up();
+    const second = await node.up();
+    assert.equal(second.address, first.address);
+    await first.client.untilClosed();
+    assert.equal(node.tunnels.size, 1);
+    const packet = ipv4('10.1.2.3', second.address, 100);
+    node.device.inject(packet);
+    assert.deepEqual(await second.client.frames(1), [{ type: PACKET.data, payload: packet }]);
+  });
+
+  it('finds the token in a second Cookie header', async () => {
+    await using node = await start();
+    const { token } = await node.session();
+    const client = await node.client();
+    client.write(`CONNECT /CSCOSSLC/tunnel HTTP/1.1\r\nCookie: a=b\r\nCookie: webvpn=${token}\r\n\r\n`);
+    assert.equal((await client.answer('head')).status, 200);
   });
 
   it('ends an idle session in the store before it tells the client', async () => {

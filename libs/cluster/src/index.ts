@@ -3,6 +3,7 @@ export * from './addresses.ts';
 export * from './assertions.ts';
 export * from './auth-service.ts';
 export * from './auth-wire.ts';
+export * from './client-place.ts';
 export * from './clock.ts';
 export * from './cloud-events.ts';
 export * from './event-sink.ts';

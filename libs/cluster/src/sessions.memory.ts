@@ -8,6 +8,7 @@ import { Interned } from './intern.ts';
 import type { Journal } from './journal.ts';
 import type { Entry } from './journal-lines.ts';
 import { Mailboxes } from './notices.ts';
+import type { ClaimDecision } from './session-decisions.ts';
 import {
   decideAnnounce,
   decideCheckpoint,
@@ -50,7 +51,10 @@ export interface MemorySessionsOptions {
 /**
  * The session table of one process (ARCHITECTURE.md, decision 12). With a journal, `create`, `claim` and the ends
  * resolve when their events are on disk, and `open` rebuilds the table from it. Reads see a change at once, also while
- * its write is under way; if the write fails the change is taken back. It has no timers: somebody calls `sweep`.
+ * its write is under way; if the write fails the change is taken back, but for those that make nothing new: ends and
+ * parking take hold and follow into the journal later, and a session may reconnect to the addresses that it has. `end`
+ * and `endOfUser` reject then all the same, for a restart before that would bring their sessions back. It has no timers:
+ * somebody calls `sweep`.
  */
 export class MemorySessions implements Sessions {
   readonly #table = new SessionTable();
@@ -81,7 +85,7 @@ export class MemorySessions implements Sessions {
   }
 
   /**
-   * Replays the journal and writes it anew, as short as it can be.
+   * Replays the journal and writes it anew, as short as it can be; where that fails (a full disk) it goes on as it is.
    * @throws JournalError, NewerVersion, ImpossibleTransition: the journal stays as it is.
    */
   static async open(options: MemorySessionsOptions = {}): Promise<MemorySessions> {
@@ -138,20 +142,22 @@ export class MemorySessions implements Sessions {
 
   end(id: string, reason: Reason): Promise<boolean> {
     return this.#commits.change(true, (step) => {
+      step.owe(false);
       const session = this.#table.get(id);
       return session !== undefined && end(session, reason, step);
     });
   }
 
   endOfUser(user: string, reason: Reason): Promise<number> {
-    return this.#commits.change(
-      true,
-      (step) => this.#table.ofUser(user).filter((session) => end(session, reason, step)).length,
-    );
+    return this.#commits.change(true, (step) => {
+      step.owe(false);
+      return this.#table.ofUser(user).filter((session) => end(session, reason, step)).length;
+    });
   }
 
   announce(node: NodeIdentity): Promise<number> {
     return this.#commits.change(true, (step) => {
+      step.owe(true);
       let parked = 0;
       for (const session of this.#table.upOfNode(node.name)) {
         const away = this.#upBefore.get(session.id) === epochOf(session) ? this.#away : 0n;
@@ -172,6 +178,7 @@ export class MemorySessions implements Sessions {
   sweep(): Promise<number> {
     this.#mailboxes.retry();
     return this.#commits.change(true, (step) => {
+      step.owe(true);
       let ended = 0;
       for (const id of this.#table.due(step.now)) {
         const session = this.#table.get(id);
@@ -214,6 +221,7 @@ export class MemorySessions implements Sessions {
     decide: (session: Session, now: Micros) => SessionEvent | undefined,
   ): Promise<boolean> {
     return this.#commits.change(durable, (step) => {
+      step.owe(true);
       const session = this.#table.get(id);
       const event = session === undefined ? undefined : decide(session, step.now);
       if (event === undefined) return false;
@@ -224,7 +232,10 @@ export class MemorySessions implements Sessions {
 
   #claim(request: ClaimRequest, step: Step): Claimed | Refused {
     const session = this.#table.find(request.tokenHash);
-    if (session === undefined) return { ok: false, reason: 'token-unknown' };
+    if (session === undefined) {
+      step.owe(true);
+      return { ok: false, reason: 'token-unknown' };
+    }
     const { now } = step;
     const connects = (this.#connects.get(session.id) ?? []).filter((connect) => isRecent(connect, now));
     const earlier = connects.find(
@@ -245,6 +256,7 @@ export class MemorySessions implements Sessions {
       choose: (families, leaving) =>
         this.#table.without(leaving, now, () => this.#table.addresses.choose(session, families, now)),
     });
+    if (decision.type !== 'claimed' || keepsAddresses(session, decision)) step.owe(true);
     if (decision.type === 'repeated') {
       const { lease, addresses } = decision;
       return { ok: true, session, lease, addresses, resumed: earlier?.resumed ?? true };
@@ -320,7 +332,12 @@ export class MemorySessions implements Sessions {
       }
       if (session.state === 'up') this.#upBefore.set(session.id, epochOf(session));
     }
-    await this.#commits.rewrite(journal);
+    try {
+      await this.#commits.rewrite(journal);
+    } catch (error) {
+      if (!(await journal.resume())) throw error;
+      this.#commits.owe(facts.map((fact) => fact.sessionId));
+    }
     this.#events?.append(facts);
   }
 
@@ -377,6 +394,17 @@ function isRecent(connect: Connect, now: Micros): boolean {
 
 function waitingSince(session: Session): Micros {
   return session.state === 'parked' ? session.parkedAt : session.createdAt;
+}
+
+/** Nothing is taken, from nobody: if a restart forgets such a claim, the session has what it had before. */
+function keepsAddresses(session: Session, decision: ClaimDecision): boolean {
+  if (decision.type !== 'claimed' || decision.events.length !== 1) return false;
+  return decision.events.every(
+    (event) =>
+      event.type === 'claimed' &&
+      event.addresses.ipv4 === session.addresses.ipv4 &&
+      event.addresses.ipv6 === session.addresses.ipv6,
+  );
 }
 
 /** Not fenced. */

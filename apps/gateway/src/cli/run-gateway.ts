@@ -2,6 +2,7 @@ import { access, readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import {
   checkThreadPool,
+  createLog,
   endOnUncaughtFaults,
   runService,
   StartError,
@@ -40,40 +41,60 @@ export async function runGateway(
   checkThreadPool(threads);
   const state = stateFolder(resolve(stateDir));
   const file = config === '' ? state.config : resolve(config);
-  const demo = isFirstRun ? await prepare(state, file, supervision) : undefined;
-  if (config === '' && !(await exists(file))) {
-    throw new StartError(
-      `There is no ${file}: name a configuration with --config, or let --first-run make one.`,
-    );
-  }
-  const gateway = await start({ config: file, stateDir: state.path, supervision }).catch((fault: unknown) => {
-    // The users file is there now, so no later start shows it.
-    if (demo) print(`${demoLine(demo)}\n`);
-    throw fault;
-  });
-  await keepRunning(gateway, supervision, 'sallyport gateway');
-  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
+  let demo: DemoUser | undefined;
+  const startHere = async (): Promise<Gateway> => {
+    if (isFirstRun) demo = await prepare(state, file, supervision);
+    if (config === '' && !(await exists(file))) {
+      throw new StartError(
+        `There is no ${file}: name a configuration with --config, or let --first-run make one.`,
+      );
+    }
+    return start({ config: file, stateDir: state.path, supervision }).catch((fault: unknown) => {
+      // The users file is there now, so no later start shows it.
+      if (demo) print(`${demoLine(demo)}\n`);
+      throw fault;
+    });
+  };
+  const { settings } = await keepRunning(startHere, supervision, 'sallyport gateway');
+  if (isFirstRun && supervision.starts === 1) print(await welcome(settings(), demo));
 }
 
-/** Until a signal ends it, or what is loaded later fails. */
-export async function keepRunning(
-  { log, lifecycle, ready, close }: Omit<Running, 'settings'>,
+/**
+ * Starts, and goes on until a signal ends it, or what is loaded later fails. Signals are heard from the first moment, so
+ * that a start leaves nothing behind: one to stop is followed when what has been opened can be closed, one to reload
+ * when all of it is loaded.
+ */
+export async function keepRunning<T extends Running>(
+  start: () => Promise<T>,
   supervision: Supervision,
   title: string,
-): Promise<void> {
+): Promise<T> {
+  // Of its own until the settings are read.
+  const log = createLog({ name: 'sallyport', level: 'info' });
+  const starting = Promise.resolve().then(start);
+  const started = starting.catch(() => undefined);
+  const close = async () => (await started)?.close();
   const stop = () => {
     supervision.stopping();
     return close();
   };
-  runService({ stop, reload: () => lifecycle.reload() }, { log, title });
-  endOnUncaughtFaults(log, () => close());
+  const reload = async () => {
+    const running = await started;
+    await running?.ready;
+    await running?.lifecycle.reload();
+  };
+  runService({ stop, reload }, { log, title });
+  endOnUncaughtFaults(log, close);
+  const running = await starting;
+  log.level = running.log.level;
   try {
-    await ready;
+    await running.ready;
   } catch (fault) {
-    await close();
+    await running.close();
     throw fault;
   }
   supervision.ready();
+  return running;
 }
 
 /** Makes what is missing, if the gateway can run here: a start that fails leaves nothing behind. */

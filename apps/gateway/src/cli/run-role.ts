@@ -16,8 +16,8 @@ export async function runRole(
   if (role === 'tunnel-node') checkThreadPool(threads);
   const folder = resolve(stateDir);
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const running = await start(role, { config: resolve(config), stateDir: folder, supervision });
-  await keepRunning(running, supervision, `sallyport ${role}`);
+  const options = { config: resolve(config), stateDir: folder, supervision };
+  await keepRunning(() => start(role, options), supervision, `sallyport ${role}`);
 }
 
 async function start(role: PeerRole, options: Omit<RoleOptions, 'openStore'>): Promise<Running> {
