@@ -42,7 +42,16 @@ const borders = { allow: [], enforceBuildableLibDependency: false, depConstraint
 
 export default tseslint.config(
   {
-    ignores: ['**/dist/', '**/node_modules/', '.nx/', 'bench/tools/', 'bench/build/', 'bench/out/', 'state/'],
+    ignores: [
+      '**/dist/',
+      '**/node_modules/',
+      '.nx/',
+      'bench/tools/',
+      'bench/build/',
+      'bench/out/',
+      'native/target/',
+      'state/',
+    ],
   },
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   {
@@ -135,6 +144,7 @@ export default tseslint.config(
         process: 'readonly',
         console: 'readonly',
         setTimeout: 'readonly',
+        clearTimeout: 'readonly',
         Buffer: 'readonly',
         URL: 'readonly',
       },

@@ -11,6 +11,7 @@ import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findTool, installMissingPackages } from './debian.mjs';
+import { buildNative } from './native.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const STAMP = join(ROOT, 'node_modules', '.sallyport-installed');
@@ -28,6 +29,8 @@ async function main(args) {
     installMissingPackages(profiles);
     installNpmPackages();
     if (!args.includes('--no-compile')) compile();
+    const without = profiles.includes('run') ? buildNative() : undefined;
+    if (args.includes('--say') && without) console.error(without);
     if (args.includes('--say')) console.error('Everything is installed and built; nothing was started.');
   } finally {
     release();

@@ -15,8 +15,14 @@ export interface LogLine {
   [field: string]: unknown;
 }
 
+/** From the arguments of bin/sallyport to the program that is started. */
+export type Launch = (role: readonly string[]) => readonly string[];
+
+const DIRECTLY: Launch = (role) => [process.execPath, `${ROOT}bin/sallyport`, ...role];
+
 export class Gateway {
   readonly #lab: Lab;
+  readonly #launch: Launch;
   readonly stateDir: string;
   readonly configFile: string;
   #process: Spawned | undefined;
@@ -25,16 +31,17 @@ export class Gateway {
   static async start(
     lab: Lab,
     settings: SettingsDocument,
-    folder = join(lab.folder, 'gateway'),
+    { folder = join(lab.folder, 'gateway'), launch = DIRECTLY }: { folder?: string; launch?: Launch } = {},
   ): Promise<Gateway> {
-    const gateway = new Gateway(lab, folder);
+    const gateway = new Gateway(lab, folder, launch);
     gateway.configure(settings);
     await gateway.start();
     return gateway;
   }
 
-  private constructor(lab: Lab, folder: string) {
+  private constructor(lab: Lab, folder: string, launch: Launch) {
     this.#lab = lab;
+    this.#launch = launch;
     this.stateDir = folder;
     this.configFile = `${folder}.yaml`;
   }
@@ -59,10 +66,8 @@ export class Gateway {
   async start(): Promise<void> {
     if (this.running) throw new Error('the gateway runs already');
     this.#earlierLogs += this.#process?.output() ?? '';
-    this.#process = this.#lab.spawn(this.#lab.gateway, [
-      ...[process.execPath, `${ROOT}bin/sallyport`, 'gateway'],
-      ...['--config', this.configFile, '--state-dir', this.stateDir],
-    ]);
+    const role = ['gateway', '--config', this.configFile, '--state-dir', this.stateDir];
+    this.#process = this.#lab.spawn(this.#lab.gateway, this.#launch(role));
     await eventually(
       'the gateway serves',
       async () => {

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AnyConnect, type AnyConnectOptions } from './anyconnect.ts';
 import { Authority, pinOf, userLine, type KeyPair } from './certificates.ts';
-import { Gateway, type SettingsDocument } from './gateway.ts';
+import { Gateway, type Launch, type SettingsDocument } from './gateway.ts';
 import { Lab, type LabOptions } from './lab.ts';
 import { Openconnect, type OpenconnectOptions } from './openconnect.ts';
 
@@ -11,6 +11,8 @@ export interface WorldOptions extends LabOptions {
   /** Added to, and replacing, the keys of `settings()`. */
   settings?: SettingsDocument | ((world: { folder: string; authority: Authority }) => SettingsDocument);
   users?: readonly TestUser[];
+  /** What runs the gateway; bin/sallyport unless told. */
+  launch?: Launch;
 }
 
 export interface TestUser {
@@ -37,7 +39,7 @@ export class World {
       const own = options.settings;
       const extra = typeof own === 'function' ? own({ folder: lab.folder, authority }) : (own ?? {});
       const settings = { ...basicSettings(server, usersFile), ...extra };
-      const gateway = await Gateway.start(lab, settings);
+      const gateway = await Gateway.start(lab, settings, options.launch ? { launch: options.launch } : {});
       return new World(lab, authority, server, usersFile, settings, gateway);
     } catch (error) {
       await lab.close();

@@ -3,6 +3,7 @@ export { AuthModule, checkUsers, openAuth, type AuthOptions, type OpenAuth } fro
 export { Directory, hashed, type UserOrder } from './directory.ts';
 export { LoginFlow, type LoginFlowParts } from './login-flow.ts';
 export { MemoryLogins, type Logins } from './logins.ts';
+export { RedisLogins } from './logins.redis.ts';
 export type { Answers, Method, MethodContext, MethodResult } from './method.ts';
 export { groupNameProblem, MAX_NAME_LENGTH, userNameProblem } from './names.ts';
 export {

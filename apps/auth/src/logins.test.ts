@@ -1,122 +1,49 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
-import { beginLogin, grantLogin, handleReply, REPEAT_SECONDS, type Login } from './login.ts';
-import { LOGIN_REST_MS, MemoryLogins } from './logins.ts';
+import { after, before, test } from 'node:test';
+import { Redis } from '@sallyport/cluster';
+import { RedisServer } from '@sallyport/cluster/testing';
+import { handleReply } from './login.ts';
+import { LIMITS, login, loginsContract } from './logins.contract.ts';
+import { RedisLogins } from './logins.redis.ts';
+import { MemoryLogins } from './logins.ts';
 
-const LIMITS = { authTimeoutSeconds: 240, maxLoginTries: 3 };
+let server: RedisServer;
+const opened: Redis[] = [];
 
-test('a login is found until its time is over, and survives JSON', async () => {
-  const { logins, clock } = started();
-  const made = login('a', clock.now);
-  assert.deepEqual(JSON.parse(JSON.stringify(made)), made);
-  assert.equal(await logins.add(made, 0), true);
-  clock.now += 239_999;
-  assert.deepEqual(await logins.find(made.id), made);
-  clock.now += 1;
-  assert.equal(await logins.find(made.id), undefined);
-  assert.equal(await logins.find('__proto__'), undefined);
-  await logins.add(login('b', clock.now), 0);
-  assert.equal(logins.size, 1, 'what is over does not stay in memory');
+before(async () => {
+  server = await RedisServer.start();
+});
+after(async () => {
+  await Promise.all(opened.map((redis) => redis.close()));
+  await server.stop();
 });
 
-test('of two changes of one state only the first is stored', async () => {
-  const { logins, clock } = started();
-  const made = login('a', clock.now);
-  await logins.add(made, 0);
-  const decision = handleReply(made, 1, LIMITS, clock.now);
-  assert.ok(decision.next === 'verify');
-  assert.equal(await logins.replace(decision.login, made.revision), true);
-  assert.equal(await logins.replace({ ...decision.login, tries: 0 }, made.revision), false);
-  assert.equal((await logins.find(made.id))?.tries, 1);
-  await logins.remove(made.id);
-  assert.equal(
-    await logins.replace(decision.login, decision.login.revision),
-    false,
-    'a removed login stays removed',
-  );
-});
+loginsContract('in memory', (now, max) => new MemoryLogins(now, max));
+loginsContract('in Redis', async (now, max) => new RedisLogins(await connect(), now, max));
 
-test('pending logins of one address are limited; granted, removed and expired ones do not count; 0 = no limit', async () => {
-  const { logins, clock } = started();
-  const [a, b] = [login('a', clock.now), login('b', clock.now)];
-  assert.deepEqual(
-    [await logins.add(a, 2), await logins.add(b, 2), await logins.add(login('c', clock.now), 2)],
-    [true, true, false],
-  );
-  assert.equal(
-    await logins.add({ ...login('d', clock.now), address: '198.51.100.1' }, 2),
-    true,
-    'another address',
-  );
-  assert.equal(await logins.add(login('e', clock.now), 0), true);
-  await logins.remove('e'.repeat(22));
-
-  assert.equal(await logins.replace(grantLogin(a, 's', clock.now), a.revision), true);
-  assert.equal(await logins.add(login('f', clock.now), 2), true);
-  assert.equal(await logins.add(login('g', clock.now), 2), false);
-  await logins.remove(b.id);
-  assert.equal(await logins.add(login('h', clock.now), 2), true);
-  clock.now += 240_000;
-  assert.equal(await logins.add(login('i', clock.now), 1), true);
-});
-
-test('at the limit of an address the login that rests longest yields to a new one, in any state, not one in use', async () => {
-  const { logins, clock } = started();
-  const [a, b] = [login('a', clock.now), login('b', clock.now)];
-  await logins.add(a, 2);
-  await logins.add(b, 2);
-  clock.now += LOGIN_REST_MS - 1;
-  const wrong = handleReply(a, 1, LIMITS, clock.now);
-  assert.ok(wrong.next === 'verify');
-  await logins.replace(wrong.login, a.revision);
-  assert.equal(await logins.add(login('c', clock.now), 2), false);
-  clock.now += 1;
-  assert.equal(await logins.add(login('c', clock.now), 2), true);
-  assert.deepEqual([await logins.find(b.id), (await logins.find(a.id))?.tries], [undefined, 1]);
-  assert.equal(await logins.add(login('d', clock.now), 2), false);
-  clock.now += LOGIN_REST_MS - 1;
-  assert.equal(await logins.add(login('d', clock.now), 2), true, 'wrong tries do not keep others out');
-  assert.equal(await logins.find(a.id), undefined);
-  assert.equal(logins.size, 2);
-});
-
-test('IPv6 addresses of one /64 share the limit', async () => {
-  const { logins, clock } = started();
-  const from = (name: string, address: string) => logins.add({ ...login(name, clock.now), address }, 2);
-  assert.equal(await from('a', '2001:db8:0:1::1'), true);
-  assert.equal(await from('b', '2001:db8:0:1::2'), true);
-  assert.equal(await from('c', '2001:db8:0:1:ffff::3'), false);
-  assert.equal(await from('d', '2001:db8:0:2::1'), true);
-  await logins.remove('a'.repeat(22));
-  assert.equal(await from('e', '2001:db8:0:1::5'), true);
-});
-
-test('in all they are bounded: the oldest pending one goes, granted ones go by themselves', async () => {
-  const { logins, clock } = started(3);
-  for (const name of ['a', 'b', 'c', 'd']) await logins.add(login(name, clock.now), 0);
-  assert.equal(logins.size, 3);
-  assert.equal(await logins.find('a'.repeat(22)), undefined);
-  const d = login('d', clock.now);
-  await logins.replace(grantLogin(d, 's', clock.now), d.revision);
-  clock.now += REPEAT_SECONDS * 1000 - 1;
-  assert.equal((await logins.find(d.id))?.sessionId, 's');
-  clock.now += 1;
-  assert.equal(await logins.find(d.id), undefined);
-});
-
-function started(max?: number) {
+test('in memory, what is over does not stay', async () => {
   const clock = { now: 1_000_000 };
-  return { clock, logins: new MemoryLogins(() => clock.now, max) };
-}
+  const logins = new MemoryLogins(() => clock.now);
+  await logins.add(login('a', clock.now), 0);
+  clock.now += 240_000;
+  await logins.add(login('b', clock.now), 0);
+  assert.equal(logins.size, 1);
+});
 
-function login(name: string, now: number): Login {
-  const start = {
-    id: name.repeat(22),
-    profile: 'staff',
-    profileFixed: false,
-    methods: ['local'],
-    address: '192.0.2.7',
-    tries: 0,
-  };
-  return beginLogin(start, LIMITS, now);
+test('in Redis, one replica goes on with the login that another began, and a repeated change counts as done', async () => {
+  const [first, second] = [await connect('shared'), await connect('shared')];
+  const made = login('a', Date.now());
+  await new RedisLogins(first).add(made, 0);
+  assert.deepEqual(await new RedisLogins(second).find(made.id), made);
+  const decision = handleReply(made, 1, LIMITS, Date.now());
+  assert.ok(decision.next === 'verify');
+  assert.equal(await new RedisLogins(second).replace(decision.login, made.revision), true);
+  assert.equal(await new RedisLogins(second).replace(decision.login, made.revision), true);
+  assert.equal(await new RedisLogins(first).add(made, 1), false);
+});
+
+async function connect(cluster = `logins-${opened.length}`): Promise<Redis> {
+  const redis = await Redis.open({ ...server.settings, cluster });
+  opened.push(redis);
+  return redis;
 }

@@ -15,7 +15,6 @@ export {
   type TlsListenerOptions,
 } from './listener.tls.ts';
 export { NodeMetrics, observeNode } from './metrics.ts';
-export { NodeController } from './node.controller.ts';
 export type { StrapMode } from './strap.ts';
 export {
   openTunnelNode,
@@ -23,5 +22,4 @@ export {
   type TunnelNode,
   type TunnelNodeParts,
 } from './open-tunnel-node.ts';
-export { TunnelNodeModule } from './tunnel-node.module.ts';
 export { Tunnels, type TunnelsOptions } from './tunnels.ts';

@@ -2,16 +2,21 @@
  * How a connection comes in (docs/protocol.md §2.1):
  *
  *  1. accept        the socket waits without a handshake slot until its ClientHello is there: `silent`
- *  2. hello         the first TLS record is complete; its server name chooses the host
+ *  2. hello         behind the PROXY header of a trusted proxy, which says whose connection it is, the ClientHello is
+ *                   complete, in one TLS record or several; its server name chooses the host
  *  3. slot          one of a bounded number of handshakes; those over it wait, as sockets: `waiting`
  *  4. handshake     by node:tls, with a deadline that no trickle of bytes can move: `handshaking`
  *  5. hand over     as a ClientStream with its facts: `open`
  */
 import { constants } from 'node:crypto';
-import { createServer, type Server, type Socket } from 'node:net';
+import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:net';
 import * as tls from 'node:tls';
-import type { Log } from '@sallyport/chassis';
-import { helloRecord, serverNameOf } from './client-hello.ts';
+import type { InheritedSocket, Log } from '@sallyport/chassis';
+import { readProxyHeader } from '@sallyport/protocol';
+import { helloState, serverNameOf } from './client-hello.ts';
+import { addressGroup } from './address-group.ts';
+import { Crowd } from './crowd.ts';
+import { HandshakeSlots, SLOT_LIMITS, type Candidate, type SlotLimits } from './handshake-slots.ts';
 import {
   type AddressRules,
   type ClientStream,
@@ -28,22 +33,22 @@ export interface TlsListenerOptions {
   host: string;
   /** 0 = any free one. */
   port: number;
+  /** Taken instead of opening one: its port never closes. */
+  inherited?: InheritedSocket | undefined;
+  /** Called as connections make progress: a storm of them may keep the event loop in one turn for long. */
+  alive?: () => void;
   log: Log;
   limits?: Partial<ListenerLimits>;
   /** Monotonic, ms. Default: the machine's. */
   now?: () => number;
 }
 
-export interface ListenerLimits {
-  /** Handshakes at once. */
-  handshakes: number;
+export interface ListenerLimits extends SlotLimits {
+  /** Sockets in all; when there is one more, the oldest that has not begun a handshake goes. */
+  connections: number;
   /** Connections whose ClientHello is not complete; the oldest goes when there is one more. */
   silent: number;
-  /** Connections that wait for a handshake slot; one more is refused. */
-  waiting: number;
   silentSeconds: number;
-  waitingSeconds: number;
-  handshakeSeconds: number;
 }
 
 /** The form on `node:tls`: the only file that knows `tls.TLSSocket`. */
@@ -66,14 +71,26 @@ export class TlsListener implements Listener {
   #accept: (stream: ClientStream) => void = (stream) => stream.destroy();
   /** Sets keep the order of arrival, so the first is the oldest. */
   readonly #silent = new Set<Arrival>();
-  readonly #waiting = new Set<Arrival>();
+  readonly #slots: HandshakeSlots<Arrival>;
+  /** By `placeOf`. */
   readonly #handshaking = new Map<string, Arrival>();
+  /** By `addressGroup`. */
   readonly #openByAddress = new Map<string, number>();
+  readonly #crowd = new Crowd();
+  #trusted = new BlockList();
+  #sockets = 0;
+  #complainedAt = -Infinity;
+  #fullAt = -Infinity;
 
   constructor(options: TlsListenerOptions) {
     this.#options = options;
     this.#limits = { ...LISTENER_LIMITS, ...options.limits };
     this.#now = options.now ?? (() => performance.now());
+    const owner = {
+      start: (arrival: Arrival) => this.#handshake(arrival),
+      drop: (arrival: Arrival, cause: RefusalCause) => this.#refuse(arrival, cause),
+    };
+    this.#slots = new HandshakeSlots(this.#limits, owner, this.#now);
   }
 
   get port(): number {
@@ -81,13 +98,15 @@ export class TlsListener implements Listener {
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
-  prepare(certificates: ListenerCertificates, { connectionsPerAddress }: AddressRules): () => void {
+  prepare(certificates: ListenerCertificates, rules: AddressRules): () => void {
+    const trusted = blockListOf(rules.trustedProxies);
     const hosts = new Map<string, tls.Server>();
     for (const [name, host] of certificates.hosts) hosts.set(name, this.#handshaker(host));
     if (!hosts.has('')) throw new Error('The default host has no certificate.');
     return () => {
       this.#hosts = hosts;
-      this.#connectionsPerAddress = connectionsPerAddress;
+      this.#connectionsPerAddress = rules.connectionsPerAddress;
+      this.#trusted = trusted;
     };
   }
 
@@ -95,6 +114,9 @@ export class TlsListener implements Listener {
     if (!this.#hosts.has('')) throw new Error('The listener has no certificates yet.');
     this.#accept = accept;
     this.#server = await openSocket(this.#options, (socket) => this.#handleAccept(socket));
+    const { inherited, port, log } = this.#options;
+    if (inherited && port !== 0 && this.port !== port)
+      log.warn({ port: this.port, configured: port }, 'the inherited socket is not that of tcp-port');
     this.#server.on('error', (error) =>
       this.#options.log.error({ error: error.message }, 'cannot accept connections'),
     );
@@ -106,8 +128,7 @@ export class TlsListener implements Listener {
     clearInterval(this.#ticker);
     const server = this.#server;
     this.#server = undefined;
-    for (const arrival of [...this.#silent, ...this.#waiting, ...this.#handshaking.values()])
-      arrival.socket.destroy();
+    for (const arrival of [...this.#silent, ...this.#slots]) arrival.socket.destroy();
     // Its callback would wait for the streams that were handed over.
     server?.close();
   }
@@ -115,11 +136,16 @@ export class TlsListener implements Listener {
   // 1. accept
   #handleAccept(socket: Socket): void {
     this.stats.accepted += 1;
+    this.#options.alive?.();
     const address = plainAddress(socket.remoteAddress);
     const arrival: Arrival = {
       socket,
       address,
+      group: addressGroup(address),
       port: socket.remotePort ?? 0,
+      localAddress: plainAddress(socket.localAddress),
+      isCounted: false,
+      isProxied: this.#trusted.check(address, isIPv6(address) ? 'ipv6' : 'ipv4'),
       since: this.#now(),
       parts: [],
       serverName: '',
@@ -127,11 +153,12 @@ export class TlsListener implements Listener {
       refused: false,
     };
     socket.on('error', ignore);
+    this.#sockets += 1;
+    socket.once('close', () => (this.#sockets -= 1));
+    if (!this.#makeRoom()) return this.#refuse(arrival, 'limit');
     if (address === '') return void socket.destroy();
-    const open = (this.#openByAddress.get(address) ?? 0) + 1;
-    const limit = this.#connectionsPerAddress;
-    if (limit > 0 && open > limit) return this.#refuse(arrival, 'address-limit');
-    this.#openByAddress.set(address, open);
+    // Of a proxied one the address is not known yet.
+    if (!arrival.isProxied && !this.#countIn(arrival)) return;
     socket.once('close', () => this.#forget(arrival));
     for (const oldest of this.#silent) {
       if (this.#silent.size < this.#limits.silent) break;
@@ -146,14 +173,34 @@ export class TlsListener implements Listener {
     socket.on('readable', onReadable);
   }
 
+  /** @returns false when nobody could be sent away for the newcomer. */
+  #makeRoom(): boolean {
+    if (this.#sockets <= this.#limits.connections) return true;
+    const now = this.#now();
+    if (now - this.#fullAt >= COMPLAINT_MS) {
+      this.#fullAt = now;
+      const { connections } = this.#limits;
+      this.#options.log.warn({ connections }, 'as many connections as may be open: some are refused');
+    }
+    const oldest = this.#silent.values().next().value ?? this.#slots.oldestWaiting;
+    if (oldest === undefined) return false;
+    this.#silent.delete(oldest);
+    this.#slots.leave(oldest);
+    this.#refuse(oldest, 'limit');
+    return true;
+  }
+
   // 2. hello @returns whether there is nothing more to read here
   #handleHello(arrival: Arrival): boolean {
+    this.#options.alive?.();
     for (let bytes = readBytes(arrival.socket); bytes; bytes = readBytes(arrival.socket))
       arrival.parts.push(bytes);
-    const hello = Buffer.concat(arrival.parts);
-    const state = helloRecord(hello);
+    const bytes = Buffer.concat(arrival.parts);
+    const hello = arrival.isProxied ? this.#handleProxyHeader(arrival, bytes) : bytes;
+    if (arrival.refused) return true;
+    const state = arrival.isProxied ? 'incomplete' : helloState(hello);
     if (state === 'incomplete') {
-      if (arrival.parts.length > 1) arrival.parts = [hello];
+      arrival.parts = [hello];
       return false;
     }
     this.#silent.delete(arrival);
@@ -164,22 +211,42 @@ export class TlsListener implements Listener {
     }
     arrival.serverName = serverNameOf(hello);
     arrival.socket.unshift(hello);
-    if (this.#handshaking.size < this.#limits.handshakes) this.#handshake(arrival);
-    else if (this.#waiting.size < this.#limits.waiting) this.#wait(arrival);
-    else this.#refuse(arrival, 'limit');
+    // 3. slot
+    if (!this.#slots.add(arrival)) this.#refuse(arrival, 'limit');
     this.#count();
     return true;
   }
 
-  // 3. slot
-  #wait(arrival: Arrival): void {
-    arrival.since = this.#now();
-    this.#waiting.add(arrival);
+  /** @returns what follows the header; all of it as long as the header is not complete. */
+  #handleProxyHeader(arrival: Arrival, bytes: Buffer): Buffer {
+    const header = readProxyHeader(bytes);
+    if (header.kind === 'incomplete') return bytes;
+    if (header.kind === 'bad') {
+      this.#complain(arrival.address, header.problem);
+      this.#refuse(arrival, 'proxy-header');
+      return bytes;
+    }
+    if (header.kind === 'proxied') {
+      arrival.address = header.source.address;
+      arrival.group = addressGroup(arrival.address);
+      arrival.port = header.source.port;
+      arrival.localAddress = header.destination.address;
+    }
+    arrival.isProxied = false;
+    this.#countIn(arrival);
+    return bytes.subarray(header.bytes);
+  }
+
+  /** Without the header every client would be the proxy, and one that writes its own header anybody. */
+  #complain(proxy: string, problem: string): void {
+    const now = this.#now();
+    if (now - this.#complainedAt < COMPLAINT_MS) return;
+    this.#complainedAt = now;
+    this.#options.log.warn({ proxy, problem }, 'refused: a trusted proxy must begin with a PROXY header');
   }
 
   // 4. handshake
   #handshake(arrival: Arrival): void {
-    arrival.since = this.#now();
     arrival.place = placeOf(arrival.socket);
     this.#handshaking.set(arrival.place, arrival);
     const host = this.#hosts.get(arrival.serverName) ?? this.#hosts.get('');
@@ -215,30 +282,25 @@ export class TlsListener implements Listener {
     const arrival = this.#handshaking.get(place);
     if (arrival === undefined) return void socket.destroy();
     this.#handshaking.delete(place);
+    this.#slots.leave(arrival);
     this.stats.handshakes += 1;
     this.stats.open += 1;
     socket.once('close', () => (this.stats.open -= 1));
-    this.#admitWaiting();
+    this.#options.alive?.();
+    this.#count();
     // One write is one TLS record; with it Node would merge queued writes. docs/protocol.md §6.1
     Object.assign(socket, { _writev: null });
     this.#accept(new TlsStream(socket, factsOf(socket, arrival)));
   }
 
-  #admitWaiting(): void {
-    for (const arrival of this.#waiting) {
-      if (this.#handshaking.size >= this.#limits.handshakes) break;
-      this.#waiting.delete(arrival);
-      this.#handshake(arrival);
-    }
-    this.#count();
-  }
-
   /** Twice a second. The deadlines count from the start of each stage, whatever trickles in. */
   handleTick(): void {
     const now = this.#now();
+    const crowd = this.#crowd.handleTick(this.#openByAddress, this.stats.open);
+    if (crowd !== undefined) this.#options.log.warn({ ...crowd, advice: CROWD_ADVICE }, CROWD_MESSAGE);
     this.#expire(this.#silent, now - this.#limits.silentSeconds * 1000, 'timeout');
-    this.#expire(this.#waiting, now - this.#limits.waitingSeconds * 1000, 'limit');
-    this.#expire(this.#handshaking.values(), now - this.#limits.handshakeSeconds * 1000, 'timeout');
+    this.#slots.handleTick();
+    this.#count();
   }
 
   #expire(arrivals: Iterable<Arrival>, before: number, cause: RefusalCause): void {
@@ -255,23 +317,41 @@ export class TlsListener implements Listener {
     arrival.socket.destroy();
   }
 
+  /** @returns false when that was one too many of its address. */
+  #countIn(arrival: Arrival): boolean {
+    const open = (this.#openByAddress.get(arrival.group) ?? 0) + 1;
+    const limit = this.#connectionsPerAddress;
+    if (limit > 0 && open > limit) {
+      this.#refuse(arrival, 'address-limit');
+      return false;
+    }
+    this.#openByAddress.set(arrival.group, open);
+    arrival.isCounted = true;
+    return true;
+  }
+
+  #countOut(arrival: Arrival): void {
+    if (!arrival.isCounted) return;
+    const open = (this.#openByAddress.get(arrival.group) ?? 1) - 1;
+    if (open === 0) this.#openByAddress.delete(arrival.group);
+    else this.#openByAddress.set(arrival.group, open);
+  }
+
   #forget(arrival: Arrival): void {
-    const open = (this.#openByAddress.get(arrival.address) ?? 1) - 1;
-    if (open === 0) this.#openByAddress.delete(arrival.address);
-    else this.#openByAddress.set(arrival.address, open);
+    this.#countOut(arrival);
     arrival.parts = [];
     this.#silent.delete(arrival);
-    this.#waiting.delete(arrival);
+    this.#slots.leave(arrival);
     if (this.#handshaking.get(arrival.place) === arrival) {
       this.#handshaking.delete(arrival.place);
       this.#refuse(arrival, 'error');
     }
-    this.#admitWaiting();
+    this.#count();
   }
 
   #count(): void {
     this.stats.silent = this.#silent.size;
-    this.stats.handshaking = this.#handshaking.size;
+    this.stats.handshaking = this.#slots.handshaking;
   }
 }
 
@@ -291,19 +371,25 @@ class TlsStream extends SocketStream {
   }
 }
 
-/** Opens the port; the one place that would take an inherited socket instead. */
-function openSocket(at: { host: string; port: number }, accept: (socket: Socket) => void): Promise<Server> {
+/** Opens the port, or takes the inherited socket, in which connections may wait already. */
+function openSocket(at: ListenPlace, accept: (socket: Socket) => void): Promise<Server> {
   return new Promise((resolve, reject) => {
     const server = createServer({ noDelay: true }, accept);
     server.once('error', (error: NodeJS.ErrnoException) => reject(new Error(listenProblem(error, at))));
-    server.listen({ host: at.host === '' ? undefined : at.host, port: at.port, backlog: BACKLOG }, () => {
+    const opened = () => {
       server.removeAllListeners('error');
       resolve(server);
-    });
+    };
+    // Node listens on it once more, and without a backlog would make it small.
+    if (at.inherited) server.listen({ fd: at.inherited.fd }, BACKLOG, opened);
+    else
+      server.listen({ host: at.host === '' ? undefined : at.host, port: at.port, backlog: BACKLOG }, opened);
   });
 }
 
-function listenProblem(error: NodeJS.ErrnoException, at: { host: string; port: number }): string {
+function listenProblem(error: NodeJS.ErrnoException, at: ListenPlace): string {
+  if (at.inherited)
+    return `Descriptor ${at.inherited.fd} (LISTEN_FDS) is no socket that accepts TCP connections: look at what starts this program.`;
   const place = at.host === '' ? `TCP port ${at.port}` : `${at.host} TCP port ${at.port}`;
   if (error.code === 'EADDRINUSE')
     return `${place} is taken by another program; stop it or choose another tcp-port.`;
@@ -320,7 +406,7 @@ function factsOf(socket: tls.TLSSocket, arrival: Arrival): StreamFacts {
   return {
     peerAddress: arrival.address,
     peerPort: arrival.port,
-    localAddress: plainAddress(socket.localAddress),
+    localAddress: arrival.localAddress,
     serverName: arrival.serverName,
     tlsVersion: socket.getProtocol() ?? '',
     cipher: socket.getCipher().name,
@@ -332,6 +418,17 @@ function factsOf(socket: tls.TLSSocket, arrival: Arrival): StreamFacts {
     },
     clientFinished: socket.getPeerFinished(),
   };
+}
+
+function blockListOf(cidrs: readonly string[]): BlockList {
+  const list = new BlockList();
+  for (const cidr of cidrs) {
+    const [address = '', bits] = cidr.split('/');
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4';
+    if (bits === undefined) list.addAddress(address, family);
+    else list.addSubnet(address, Number(bits), family);
+  }
+  return list;
 }
 
 function readBytes(socket: Socket): Buffer | undefined {
@@ -354,13 +451,20 @@ function ignore(): void {
   // A socket without an error listener would end the process; 'close' follows and is what counts.
 }
 
-interface Arrival {
+type ListenPlace = Pick<TlsListenerOptions, 'host' | 'port' | 'inherited'>;
+
+interface Arrival extends Candidate {
   socket: Socket;
+  /** Of the client; of the proxy as long as `isProxied`. */
   address: string;
   port: number;
-  /** Monotonic ms, start of the present stage. */
-  since: number;
-  /** What came of the ClientHello so far; at most one record. */
+  /** What the client connected to. */
+  localAddress: string;
+  /** Among the connections of its address. */
+  isCounted: boolean;
+  /** A PROXY header has to come first. */
+  isProxied: boolean;
+  /** What came of the ClientHello so far; bounded by `helloState`. */
   parts: Buffer[];
   serverName: string;
   /** Key of the handshake; '' = none begun. */
@@ -368,15 +472,13 @@ interface Arrival {
   refused: boolean;
 }
 
-type RefusalCause = 'timeout' | 'error' | 'limit' | 'address-limit';
+type RefusalCause = 'timeout' | 'error' | 'limit' | 'address-limit' | 'proxy-header';
 
 export const LISTENER_LIMITS: ListenerLimits = {
-  handshakes: 512,
+  ...SLOT_LIMITS,
+  connections: Infinity,
   silent: 4096,
-  waiting: 4096,
   silentSeconds: 10,
-  waitingSeconds: 8,
-  handshakeSeconds: 10,
 };
 
 /** The server's order. Only ephemeral key exchange and AEAD: docs/protocol.md §2.1. */
@@ -391,6 +493,12 @@ const CIPHERS = [
   'ECDHE-ECDSA-CHACHA20-POLY1305',
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
+
+const COMPLAINT_MS = 60_000;
+const CROWD_MESSAGE = 'many connections come from very few addresses: a balancer may hide its clients';
+const CROWD_ADVICE =
+  'let the balancer send the PROXY protocol and name it in trusted-proxies; else max-connections-per-address and ' +
+  'max-logins-per-address count all its clients as one, so set both to 0';
 
 const BACKLOG = 4096;
 const TICK_MS = 500;

@@ -53,6 +53,7 @@ export interface StreamReceiver {
 }
 
 export interface StreamFacts {
+  /** Of the client, also behind a trusted proxy. */
   peerAddress: string;
   peerPort: number;
   localAddress: string;
@@ -87,12 +88,14 @@ export interface HostCertificates {
 export interface AddressRules {
   /** Open connections from one address; 0 = no limit. */
   connectionsPerAddress: number;
+  /** CIDRs of balancers that begin each connection with a PROXY header. */
+  trustedProxies: readonly string[];
 }
 
 export interface ListenerStats {
   accepted: number;
   handshakes: number;
-  /** By cause: `timeout`, `error`, `limit`, `address-limit`. */
+  /** By cause: `timeout`, `error`, `limit`, `address-limit`, `proxy-header`. */
   refused: Record<string, number>;
   /** In a handshake now: their ClientHello has begun. */
   handshaking: number;

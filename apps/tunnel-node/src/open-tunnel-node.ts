@@ -1,5 +1,12 @@
-import type { Log, Metrics } from '@sallyport/chassis';
-import { routeOf, type NodeIdentity, type Sessions, type Settings, type Upstream } from '@sallyport/cluster';
+import { connectionsAllowed, type Log, type Metrics, type Supervision } from '@sallyport/chassis';
+import {
+  routeOf,
+  type EventLog,
+  type NodeIdentity,
+  type Sessions,
+  type Settings,
+  type Upstream,
+} from '@sallyport/cluster';
 import type { Engine } from '@sallyport/engine';
 import { Edge, type EdgeLimits, type UpstreamName } from './edge.ts';
 import { TlsListener } from './listener.tls.ts';
@@ -12,12 +19,15 @@ export interface TunnelNodeParts {
   certificates: ListenerCertificates;
   node: NodeIdentity;
   sessions: Sessions;
+  events?: Pick<EventLog, 'append'>;
   /** Stays open at `close`: whoever opened it closes it. */
   engine: Engine;
   /** CONNECT is served before these are there; other requests wait for them. */
   upstreams: Promise<Record<UpstreamName, Upstream>>;
   metrics: Metrics;
   log: Log;
+  /** Brings the port, if somebody above holds it. */
+  supervision?: Supervision;
   /** Default: TLS by Node on the port of the settings. */
   listener?: Listener;
   /** Default: `routeOf`. */
@@ -27,7 +37,10 @@ export interface TunnelNodeParts {
   now?: () => number;
 }
 
-export type NodeSettings = Pick<Settings, 'listenHost' | 'tcpPort' | 'maxConnectionsPerAddress' | 'strap'>;
+export type NodeSettings = Pick<
+  Settings,
+  'listenHost' | 'tcpPort' | 'maxConnectionsPerAddress' | 'trustedProxies' | 'strap'
+>;
 
 /** A tunnel node that serves: listener, HTTP edge and tunnels, with their metrics. */
 export interface TunnelNode {
@@ -43,12 +56,13 @@ export interface TunnelNode {
 export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode> {
   const { settings, certificates, node, sessions, engine, metrics, log, limits = {} } = parts;
   const { edge: edgeLimits = {}, ...tunnelLimits } = limits;
-  const listener = parts.listener ?? listenerOf(settings, log);
+  const listener = parts.listener ?? listenerOf(settings, log, parts.supervision);
   listener.prepare(certificates, addressRules(settings))();
   const nodeMetrics = new NodeMetrics(metrics);
   const tunnels = new Tunnels({
     ...{ node, gatewayName: node.name, sessions, engine, strap: settings.strap, metrics: nodeMetrics },
     ...tunnelLimits,
+    ...(parts.events && { events: parts.events }),
     ...(parts.now && { now: parts.now }),
     log: log.child({ part: 'tunnels' }),
   });
@@ -87,14 +101,26 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
   };
 }
 
-function addressRules({ maxConnectionsPerAddress }: NodeSettings): AddressRules {
-  return { connectionsPerAddress: maxConnectionsPerAddress };
+function addressRules({ maxConnectionsPerAddress, trustedProxies }: NodeSettings): AddressRules {
+  return { connectionsPerAddress: maxConnectionsPerAddress, trustedProxies };
 }
 
-function listenerOf(settings: NodeSettings, log: Log): Listener {
+function listenerOf(settings: NodeSettings, log: Log, supervision?: Supervision): Listener {
+  const connections = connectionsAllowed();
+  if (connections < FEW_CONNECTIONS)
+    log.warn(
+      { connections },
+      'few files may be open, so few connections: raise the limit (ulimit -n, LimitNOFILE=)',
+    );
   return new TlsListener({
+    inherited: supervision?.tcp,
+    alive: () => supervision?.alive(),
     host: settings.listenHost,
     port: settings.tcpPort,
     log: log.child({ part: 'listener' }),
+    limits: { connections },
   });
 }
+
+/** Fewer are not enough for a gateway that many use. */
+const FEW_CONNECTIONS = 4096;

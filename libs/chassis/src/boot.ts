@@ -4,7 +4,8 @@ import { errorFields, StartError } from './faults.ts';
 /**
  * What init systems and operators expect of a process:
  *
- *   SIGTERM, SIGINT   planned stop, then exit 0; a second one ends the process at once
+ *   SIGTERM, SIGINT   planned stop, then exit 0; a second one ends the process at once (unless it is an echo: a terminal,
+ *                     npm and a supervisor may each pass on the same one)
  *   SIGHUP            reload
  *   SIGPIPE           ignored (Node's default): a peer that is gone is an error of its socket
  */
@@ -26,12 +27,15 @@ export function runService(
 ): Service {
   process.title = title;
   let stopping = false;
+  let toldAt = 0;
   const stop = (signal: string) => {
     if (stopping) {
+      if (performance.now() - toldAt < ECHO_MS) return;
       log.warn({ signal }, 'told twice to stop, ending at once');
       return exit(SECOND_SIGNAL_EXIT);
     }
     stopping = true;
+    toldAt = performance.now();
     log.info({ signal }, 'stopping');
     const deadline = setTimeout(() => {
       log.error({ deadlineMs }, 'the stop took too long, ending at once');
@@ -52,12 +56,18 @@ export function runService(
       });
   };
   let reloading: Promise<unknown> = Promise.resolve();
+  let isReloadDue = false;
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   process.on('SIGHUP', () => {
-    // One after the other: the last file read is the one in use.
+    // One after the other, so that the last file read is the one in use; one that has not begun stands for all that come.
+    if (isReloadDue) return;
+    isReloadDue = true;
     reloading = reloading
-      .then(() => (stopping ? undefined : hooks.reload()))
+      .then(() => {
+        isReloadDue = false;
+        return stopping ? undefined : hooks.reload();
+      })
       .catch((fault: unknown) => log.error({ err: errorFields(fault) }, 'the reload failed'));
   });
   return { stop: () => stop('command') };
@@ -87,5 +97,6 @@ export const MIN_THREADS = 8;
 const DEFAULT_THREADS = 4;
 /** systemd kills after 90 s, Kubernetes after 30 s. */
 export const STOP_DEADLINE_MS = 20_000;
+const ECHO_MS = 250;
 const SECOND_SIGNAL_EXIT = 1;
 const LATE_STOP_EXIT = 1;

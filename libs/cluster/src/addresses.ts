@@ -91,7 +91,7 @@ export class AddressBook {
   }
 
   /** The pools of these grants. */
-  use(grants: Iterable<Grant>): PoolUse[] {
+  use(grants: Iterable<PoolChoice>): PoolUse[] {
     const pools = new Map<string, PoolUse>();
     for (const grant of grants) {
       for (const family of FAMILIES) {
@@ -117,6 +117,13 @@ export class AddressBook {
     this.#spaces[hint.family].rest(hint);
   }
 }
+
+/** These pools as they are when nobody has an address yet. */
+export function unusedPools(grants: Iterable<PoolChoice>): PoolUse[] {
+  return new AddressBook().use(grants);
+}
+
+export type PoolChoice = Pick<Grant, 'ipv4Pools' | 'ipv6Pools' | 'ipv6SubnetPrefix'>;
 
 /** An address that rests: who had it last, and until when. */
 export interface Hint {
@@ -144,7 +151,7 @@ interface Wish {
   profile: string;
 }
 
-interface Pool {
+export interface Pool {
   /** First and last block that a client may get; none when last < first. */
   first: bigint;
   last: bigint;
@@ -376,11 +383,11 @@ function wishOf(session: Session, family: Family): Wish {
   };
 }
 
-function lengthOf(grant: Grant, family: Family): number {
+export function lengthOf(grant: PoolChoice, family: Family): number {
   return family === 'ipv4' ? 32 : grant.ipv6SubnetPrefix;
 }
 
-function parsePool(cidr: string, length: number): Pool {
+export function parsePool(cidr: string, length: number): Pool {
   const { bits, base, prefix } = parseCidr(cidr);
   const from = base >> BigInt(bits - length);
   const count = length < prefix ? 0n : 1n << BigInt(length - prefix);

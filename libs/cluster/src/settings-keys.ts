@@ -14,7 +14,7 @@ import {
   parsedScalar,
   text,
 } from '@sallyport/chassis';
-import type { Key, Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
+import type { Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
 import {
   familyOf,
   formatAddress,
@@ -25,11 +25,12 @@ import {
   parseCidr,
 } from '@sallyport/protocol';
 import type { IpFamily } from '@sallyport/protocol';
+import { CLUSTER_KEYS, NODE_ADDRESS_KEY } from './settings-cluster.ts';
+import { DOMAIN, hostAndPort, key, path } from './settings-values.ts';
 
 // Limits
 
 export const MAX_NAME_BYTES = 64;
-const MAX_PATH_BYTES = 4096;
 const MAX_COUNT = 1_000_000;
 const DAY_SECONDS = 86_400;
 const YEAR_SECONDS = 365 * DAY_SECONDS;
@@ -39,7 +40,6 @@ const MAX_TUNNEL_MTU = 9000;
 
 const port = integer(1, 65_535);
 const count = integer(0, MAX_COUNT);
-const path = text(MAX_PATH_BYTES);
 const seconds = integer(0, YEAR_SECONDS);
 const someSeconds = integer(1, YEAR_SECONDS);
 const banner = lines(MAX_BANNER_BYTES);
@@ -98,21 +98,9 @@ const mtu = mapped<number, number>(
       : { problem: `is too small; the least is ${MIN_TUNNEL_MTU_BYTES}` },
 );
 
-const LABEL = '[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?';
-const DOMAIN = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})*$`);
 const domain = parsed<string>('a domain name', (value) =>
   value === '' || DOMAIN.test(value) ? { value } : { problem: 'is no domain name' },
 );
-
-const hostAndPort = parsed<string>('HOST:PORT', (value) => {
-  const found = /^(?:\[([^\]]+)\]|([^:\s]+)):(\d{1,5})$/.exec(value);
-  if (!found) return { problem: 'is not HOST:PORT, for example 127.0.0.1:9480' };
-  const [, ipv6, host = '', portText] = found;
-  const good = ipv6 === undefined ? DOMAIN.test(host) : parseAddress(ipv6)?.length === 16;
-  if (!good) return { problem: 'names no host; write for example 127.0.0.1:9480 or [::1]:9480' };
-  const number = Number(portText);
-  return number >= 1 && number <= 65_535 ? { value } : { problem: 'names no port from 1 to 65535' };
-});
 
 const tlsVersion = parsedScalar<'TLSv1.2' | 'TLSv1.3'>('1.2 or 1.3', (value) => {
   if (value === '1.2' || value === 'TLSv1.2') return { value: 'TLSv1.2' };
@@ -183,18 +171,6 @@ function choiceBut<T extends string>(refused: Record<string, string>, ...names: 
 
 // Keys
 
-interface Facts {
-  unit?: string;
-  reloads?: boolean;
-  defaultText?: string;
-  about: string;
-  example: string;
-}
-
-function key<T>(type: ValueType<T>, value: T, { unit = '', reloads = true, ...facts }: Facts): Key<T> {
-  return { kind: 'key', type, default: value, unit, reloads, ...facts };
-}
-
 const TLS_KEYS = {
   'server-cert': key(listOf(path), [], {
     about: 'PEM files with a certificate and its chain; one per key type (RSA and ECDSA together).',
@@ -228,12 +204,14 @@ const TLS_KEYS = {
 const POLICY = {
   'ipv4-network': key(listOf(pool('ipv4', 8, 30)), [], {
     unit: 'CIDR',
-    about: 'Pools that IPv4 addresses of clients come from, in order of preference.',
+    about:
+      'Pools that IPv4 addresses of clients come from, in order of preference. A pool that is new needs a restart, and a reload refuses it.',
     example: '10.90.0.0/16',
   }),
   'ipv6-network': key(listOf(pool('ipv6', 16, 126)), [], {
     unit: 'CIDR',
-    about: 'Pools that IPv6 addresses of clients come from.',
+    about:
+      'Pools that IPv6 addresses of clients come from. A pool that is new needs a restart, and a reload refuses it.',
     example: 'fd90:1::/48',
   }),
   'ipv6-subnet-prefix': key(integer(64, 128), 128, {
@@ -417,6 +395,7 @@ const NODE_KEYS = {
     about: 'UDP port that clients are told; 0 = udp-port.',
     example: '443',
   }),
+  address: NODE_ADDRESS_KEY,
 };
 
 const NOT_BUILT_NATIVE = { native: 'is not built yet; write auto or portable' };
@@ -461,13 +440,15 @@ export const SETTINGS_KEYS = {
     {
       reloads: false,
       about:
-        'How answers find back to clients: nat (the gateway sets masquerading up) or none (you have routes to the pools).',
+        'How answers find back to clients: nat (the gateway sets masquerading up) or none (you have routes to the pools). In a cluster (with redis) it must be given.',
       example: 'none',
     },
   ),
   node: { kind: 'section', about: 'This node of a cluster.', keys: NODE_KEYS } satisfies Section<
     typeof NODE_KEYS
   >,
+
+  ...CLUSTER_KEYS,
 
   'users-file': key(path, 'users', {
     reloads: false,
@@ -515,6 +496,12 @@ export const SETTINGS_KEYS = {
     about: 'Pending logins from one client address; 0 = no limit.',
     example: '0',
   }),
+  'trusted-proxies': key(listOf(cidr), [], {
+    unit: 'CIDR',
+    about:
+      'Balancers that forward TCP and begin each connection with a PROXY header (version 1 or 2), which says whose it is. From them a connection without it is refused; from others one with it.',
+    example: '[192.0.2.10/32, 2001:db8::/64]',
+  }),
   'log-level': key(choice('error', 'warn', 'info', 'debug', 'trace'), 'info', {
     about: 'How much is logged.',
     example: 'debug',
@@ -549,7 +536,8 @@ export const SETTINGS_KEYS = {
     scope: 'vhost',
     name: hostName,
     keys: VHOST_KEYS,
-    about: 'other names of this gateway with their own certificates; absent keys are those of the top level.',
+    about:
+      'other names of this gateway with their own certificates; absent keys are those of the top level. Example: `vhosts: { vpn.example.org: { server-cert: tls/org.pem, server-key: tls/org.key, profiles: [staff] } }`.',
   } satisfies Named<typeof VHOST_KEYS>,
 };
 

@@ -1,10 +1,11 @@
 import type { Grant } from '@sallyport/protocol';
+import type { ClusterSettings } from './settings-cluster.ts';
 
 /**
  * The configuration document as the services see it: parsed, with defaults, paths absolute.
  * Made by `settings-schema.ts` from one YAML file; see docs/configuration.md for keys, units, scopes and reload.
  */
-export interface Settings {
+export interface Settings extends ClusterSettings {
   /** Absolute path of the file it was read from. */
   file: string;
   /** Short hash of the document: shown by `show status`, metrics and events. */
@@ -21,7 +22,13 @@ export interface Settings {
   engine: 'auto' | 'portable' | 'native';
   listener: 'auto' | 'portable' | 'native';
   returnPath: 'nat' | 'none' | 'routed';
-  node: { name: string; number: number; advertisedUdpPort: number };
+  node: {
+    name: string;
+    number: number;
+    advertisedUdpPort: number;
+    /** Where other nodes reach the gRPC of this one. */
+    address: string;
+  };
 
   usersFile: string;
   /** Folder of client packages; '' = none: the "no update" path. */
@@ -36,6 +43,8 @@ export interface Settings {
   connectsPerTokenPerMinute: number;
   maxConnectionsPerAddress: number;
   maxLoginsPerAddress: number;
+  /** CIDRs of balancers whose PROXY header says who the client is; from anybody else there is none. */
+  trustedProxies: string[];
   logLevel: 'error' | 'warn' | 'info' | 'debug' | 'trace';
 
   profiles: Record<string, ProfileSettings>;

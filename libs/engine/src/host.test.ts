@@ -69,6 +69,38 @@ inNamespace(import.meta.url, () => {
     assert.equal(picture(), before);
   });
 
+  test('what a gateway left before a reboot is not put back: the settings are new ones', async (t) => {
+    const where = settings(t);
+    await killedGateway(where.stateDir);
+    const file = join(where.stateDir, 'host.json');
+    const changes: unknown = JSON.parse(readFileSync(file, 'utf8'));
+    writeFileSync(file, JSON.stringify({ ...Object(changes), boot: 'another' }));
+    nft('delete', 'table', 'inet', 'sallyport_sphost0');
+    t.after(() => {
+      for (const name of ['ipv4/ip_forward', 'ipv6/conf/all/forwarding'])
+        writeFileSync(`/proc/sys/net/${name}`, '0');
+    });
+    assert.equal(await recoverHost(where.stateDir), false);
+    assert.equal(existsSync(file), false);
+    assert.equal(sysctl('net/ipv4/ip_forward'), '1');
+  });
+
+  test('forwarding stays on while another gateway of this host needs it', async (t) => {
+    const one = await createEngine({ engine: 'auto', device: 'sphost0', pools: ['10.90.0.0/24'] });
+    t.after(() => one.close());
+    const first = await prepareHost({ ...settings(t), pools: ['10.90.0.0/24'] });
+    const two = await createEngine({ engine: 'auto', device: 'sphost1', pools: ['10.91.0.0/24'] });
+    t.after(async () => {
+      await two.close();
+      writeFileSync('/proc/sys/net/ipv4/ip_forward', '0');
+    });
+    const second = await prepareHost({ ...settings(t), device: 'sphost1', pools: ['10.91.0.0/24'] });
+    await first.close();
+    assert.equal(sysctl('net/ipv4/ip_forward'), '1');
+    assert.doesNotMatch(nft('list', 'ruleset'), /sallyport_sphost0/);
+    await second.close();
+  });
+
   test('forwarding that was on stays on', async (t) => {
     writeFileSync('/proc/sys/net/ipv4/ip_forward', '1');
     t.after(() => {

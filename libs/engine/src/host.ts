@@ -3,7 +3,8 @@ import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseCidr, formatCidr } from '@sallyport/protocol';
 import { CommandFailed, run } from './commands.ts';
-import { isRecord } from './ip-command.ts';
+import { ROUTE_PROTOCOL } from './device.tuntap.ts';
+import { hostRoutes, isRecord } from './ip-command.ts';
 import { ROUTED_MISSING } from './preflight.ts';
 
 /**
@@ -13,7 +14,7 @@ import { ROUTED_MISSING } from './preflight.ts';
  *   IP forwarding       switched on, IPv6 only with an IPv6 pool
  *
  * Every change is written to `host.json` in the state folder before it is made. `close` puts everything back; after a
- * kill the next start with the same state folder does so first.
+ * kill the next start with the same state folder does so first, unless the machine was started anew since.
  */
 export async function prepareHost(settings: HostSettings): Promise<Host> {
   if (settings.returnPath === 'routed') throw new Error(ROUTED_MISSING);
@@ -27,6 +28,7 @@ export async function prepareHost(settings: HostSettings): Promise<Host> {
   );
   const changes: HostChanges = {
     v: 1,
+    boot: bootId(),
     table: settings.returnPath === 'nat' ? table : '',
     sysctls: formerValues(sysctls),
   };
@@ -36,13 +38,13 @@ export async function prepareHost(settings: HostSettings): Promise<Host> {
     if (settings.returnPath === 'nat')
       await run('nft', ['-f', '-'], masquerade(table, settings.device, pools.map(formatCidr)));
   } catch (error) {
-    await undo(file, changes);
+    await undo(file, changes, settings.device);
     throw error;
   }
   let closing: Promise<void> | undefined;
   return {
     warnings: await forwardWarnings(settings.device),
-    close: () => (closing ??= undo(file, changes)),
+    close: () => (closing ??= undo(file, changes, settings.device)),
   };
 }
 
@@ -66,25 +68,37 @@ export interface Host {
 export async function recoverHost(stateDir: string): Promise<boolean> {
   const file = join(stateDir, 'host.json');
   const changes = await readChanges(file);
+  if (changes && changes.boot !== '' && changes.boot !== bootId()) {
+    // The kernel began anew since: its settings are the administrator's, and the table is gone.
+    await rm(file, { force: true });
+    return false;
+  }
   if (changes) await undo(file, changes);
   return changes !== undefined;
 }
 
 interface HostChanges {
   v: 1;
+  /** The run of the kernel that was changed; '' = not known. */
+  boot: string;
   /** '' = none. */
   table: string;
   /** Path under /proc/sys and its former value. */
   sysctls: [name: string, former: string][];
 }
 
-async function undo(file: string, changes: HostChanges): Promise<void> {
+/**
+ * Forwarding that another gateway needs stays on: it did not switch it on itself, so nobody else would keep it.
+ * @param own device of this gateway; absent = it is gone.
+ */
+async function undo(file: string, changes: HostChanges, own?: string): Promise<void> {
   // `add` first, so that a table that is gone is no error.
   if (changes.table !== '') {
     const { table } = changes;
     await run('nft', ['-f', '-'], `add table inet ${table}\ndelete table inet ${table}\n`);
   }
-  for (const [name, former] of changes.sysctls.toReversed()) {
+  const shared = changes.sysctls.length > 0 && (await otherGateways(own)) > 0;
+  for (const [name, former] of shared ? [] : changes.sysctls.toReversed()) {
     try {
       setSysctl(name, former);
     } catch (error) {
@@ -107,6 +121,17 @@ function wantedSysctls(device: string, ipv6: boolean): [name: string, value: str
     wanted.push(['net/ipv6/conf/all/forwarding', '1']);
   }
   return wanted.filter(([name, value]) => getSysctl(name) !== value);
+}
+
+/** Other devices with routes of ours. */
+async function otherGateways(own: string | undefined): Promise<number> {
+  const routes = await hostRoutes();
+  return routes.filter(({ device, protocol }) => protocol === String(ROUTE_PROTOCOL) && device !== own)
+    .length;
+}
+
+function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
 
 function formerValues(sysctls: readonly [name: string, value: string][]): [string, string][] {
@@ -231,7 +256,8 @@ function parseChanges(text: string): HostChanges | undefined {
       return undefined;
     sysctls.push([name, former]);
   }
-  return { v: 1, table: value['table'], sysctls };
+  const boot = typeof value['boot'] === 'string' ? value['boot'] : '';
+  return { v: 1, boot, table: value['table'], sysctls };
 }
 
 async function writeChanges(file: string, changes: HostChanges): Promise<void> {

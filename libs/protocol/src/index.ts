@@ -12,6 +12,7 @@ export * from './grant.ts';
 export * from './ip.ts';
 export * from './manifest.ts';
 export * from './mtu.ts';
+export * from './proxy-protocol.ts';
 export * from './reasons.ts';
 export * from './strap.ts';
 export * from './xml.ts';

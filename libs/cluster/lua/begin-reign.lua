@@ -1,0 +1,19 @@
+-- A server that has other keys than the last one, or none: every node asserts what it has (CLUSTER.md C1).
+-- The window closes early when all nodes have asserted that were alive; with empty keys nobody knows who was.
+
+if META[2] == REIGN then return { HEAD } end
+local window = tonumber(HEADER.window)
+local closes = window > 0 and digits(NOW + window) or ''
+redis.call('HSET', KEYS[1], 'v', VERSION, 'reign', REIGN, 'until', closes)
+redis.call('DEL', KEY .. 'expected')
+local newest = 0
+local beats = {}
+for _, text in ipairs(redis.call('HVALS', KEY .. 'nodes')) do
+  local node = cjson.decode(text)
+  beats[node.name] = tonumber(node.beat)
+  newest = math.max(newest, beats[node.name])
+end
+for name, beat in pairs(beats) do
+  if META[2] and beat > newest - 5000000 then redis.call('SADD', KEY .. 'expected', name) end
+end
+return { HEAD }

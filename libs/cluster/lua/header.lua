@@ -1,0 +1,70 @@
+-- What every script begins with: its arguments, the clock, the reign.
+--
+-- KEYS[1]  {CLUSTER}:meta; all other keys have the same tag and so the same slot
+-- ARGV[1]  JSON: clock (µs as text; '' = Redis TIME), reign ('' = the server's replication id), seed (of random draws),
+--          away (µs without a sign of life that count as "the store was away"; 0 = off), window (µs that nodes have to
+--          assert their tunnels in a new reign), events (length at which the event stream loses its oldest; 0 = never)
+-- ARGV[2]  JSON: what the script itself takes
+--
+-- Numbers in µs and bytes are doubles here: exact up to 2^53, which µs since 1970 reach in the year 2255.
+
+local VERSION = 1
+local KEY = string.sub(KEYS[1], 1, -5)
+local HEADER = cjson.decode(ARGV[1])
+local ARGS = cjson.decode(ARGV[2])
+
+-- The only place that reads the clock.
+local function readClock()
+  if HEADER.clock ~= '' then return tonumber(HEADER.clock) end
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+-- The only place that asks who this server is. A promoted or restarted server has another id.
+local function readServer()
+  if HEADER.reign ~= '' then return HEADER.reign, true, 0 end
+  local info = redis.call('INFO', 'replication')
+  local replicas = tonumber(string.match(info, 'connected_slaves:(%d+)')) or 0
+  return string.match(info, 'master_replid:(%w+)'), string.match(info, 'role:(%w+)') == 'master', replicas
+end
+
+-- Stops the script before it has written anything.
+local function stop(message)
+  error({ err = message })
+end
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local NOW = readClock()
+local REIGN, PRIMARY, REPLICAS = readServer()
+-- The first text of every reply: how many replicas there are, and whose answer it is.
+local HEAD = REPLICAS .. ' ' .. REIGN
+if not PRIMARY then return redis.error_reply('READONLY this server is a replica') end
+
+local META = redis.call('HMGET', KEYS[1], 'v', 'reign', 'alive', 'away', 'until')
+if META[1] and tonumber(META[1]) > VERSION then
+  return redis.error_reply('NEWER keys of version ' .. META[1])
+end
+if META[2] ~= REIGN and SCRIPT ~= 'begin-reign' then return redis.error_reply('REIGN another one begins') end
+-- How long the store was away in all, µs: parked sessions do not age meanwhile (CLUSTER.md C12).
+local AWAY = tonumber(META[4] or '0')
+math.randomseed(tonumber(HEADER.seed))
+
+-- A sign of life, at most once a second; finds out how long there was none.
+local function markAlive()
+  local alive = tonumber(META[3] or '0')
+  if NOW - alive < 1000000 then return end
+  local limit = tonumber(HEADER.away)
+  if limit > 0 and alive > 0 and NOW - alive > limit then
+    AWAY = AWAY + (NOW - alive)
+    redis.call('HSET', KEYS[1], 'away', digits(AWAY))
+  end
+  redis.call('HSET', KEYS[1], 'alive', digits(NOW))
+end
+
+-- Nodes still assert what they have: what is not here may be forgotten, not unknown (CLUSTER.md C1).
+local function isAsserting()
+  return META[5] and META[5] ~= '' and NOW < tonumber(META[5])
+end

@@ -1,0 +1,9 @@
+-- A node is alive. `node` is what it tells of itself; the store adds the time and how far the node's clock is off.
+markAlive()
+local node = ARGS.node
+node.beat = digits(NOW)
+node.offset = digits(tonumber(ARGS.clock) - NOW)
+local present = redis.call('HGET', KEY .. 'nodes', node.name)
+if present then node.drain = cjson.decode(present).drain end
+redis.call('HSET', KEY .. 'nodes', node.name, cjson.encode(node))
+return { HEAD, cjson.encode(node) }

@@ -1,0 +1,239 @@
+-- Session records and what follows from them. A record is JSON text with short names; '' and '0' are left out:
+--   v version       t token hash   u user      p profile   g key of its grant
+--   ca cu cp ch     client: address, user agent, platform, host name
+--   st state        a authed, u up, p parked, c closed
+--   ln li le lc     lease: node, incarnation, epoch, claim id
+--   b4 b6           addresses: their blocks (addresses.lua); a4 a6 as text, if fixed
+--   k STRAP keys, separated by spaces      m MTU
+--   c up pk ac en   created, up, parked, active, ended      er reason of the end
+--   rx tx rt tt     bytes of the session, of the tunnel     n number of events
+--   aw              AWAY when it was parked                 op id of the last change
+-- A session's id is made of the hash of its token, so that no index leads from one to the other.
+-- Indexes, changed only by `transition`: users, node:NAME, due, tombstones, meta.a, .u, .p
+
+local function bin(hex)
+  return (string.gsub(hex, '%x%x', function(pair) return string.char(tonumber(pair, 16)) end))
+end
+
+local function hex(bytes)
+  return (string.gsub(bytes, '.', function(byte) return string.format('%02x', string.byte(byte)) end))
+end
+
+local function number(record, name)
+  return tonumber(record[name] or '0')
+end
+
+local function put(record, name, value)
+  if value == '' or value == '0' then value = nil end
+  record[name] = value
+end
+
+local function load(id)
+  local text = redis.call('GET', KEY .. 's:' .. id)
+  if not text then return nil end
+  local record = cjson.decode(text)
+  if record.v > VERSION then stop('NEWER session record of version ' .. record.v) end
+  return record
+end
+
+-- The session of ARGS.id; where a token is given, only if it is that one's.
+local function loadAsked()
+  local record = load(ARGS.id)
+  if record and ARGS.t and record.t ~= ARGS.t then return nil end
+  return record
+end
+
+local PLANS = {}
+-- What scripts need of a grant: lifetimes, limits, pools.
+local function planOf(record)
+  local known = PLANS[record.g]
+  if known then return known end
+  local text = redis.call('HGET', KEY .. 'g:' .. record.g, 'x')
+  if not text then stop('FAULT a session has no grant') end
+  local plan = cjson.decode(text)
+  if plan.v > VERSION then stop('NEWER grant of version ' .. plan.v) end
+  PLANS[record.g] = plan
+  return plan
+end
+
+local function copy(record)
+  local result = {}
+  for name, value in pairs(record) do result[name] = value end
+  return result
+end
+
+-- When a session that nobody touches ends, and why; nil = never.
+local function lifetimeEnd(record, plan)
+  local at, reason
+  if record.st == 'a' and plan.cookie > 0 then
+    at, reason = number(record, 'c') + plan.cookie, 'cookie-timeout'
+  elseif record.st == 'p' and plan.disconnected > 0 then
+    at, reason = number(record, 'pk') + plan.disconnected, 'disconnected-timeout'
+  end
+  if plan.session > 0 then
+    local absolute = number(record, 'c') + plan.session
+    if not at or absolute <= at then at, reason = absolute, 'session-timeout' end
+  end
+  return at, reason
+end
+
+local function userMember(id, record)
+  local up = record.st == 'u'
+  local since = record.st == 'p' and number(record, 'pk') or number(record, 'c')
+  return record.u .. '\0' .. (up and 'U' or 'W') .. string.format('%016.0f', since) .. bin(id)
+end
+
+local function idOfMember(member)
+  return hex(string.sub(member, -16))
+end
+
+local function upRange(user)
+  return '[' .. user .. '\0U', '(' .. user .. '\0V'
+end
+
+local function waitingRange(user)
+  return '[' .. user .. '\0W', '(' .. user .. '\0X'
+end
+
+local function userRange(user)
+  return '[' .. user .. '\0', '(' .. user .. '\1'
+end
+
+local function nodeKey(name)
+  return KEY .. 'node:' .. name
+end
+
+-- Which entry of which index a record has.
+local function entriesOf(id, record)
+  if not record then return {} end
+  local plan = planOf(record)
+  if record.st == 'c' then return { tombstone = number(record, 'en') + plan.tombstone } end
+  local entries = { user = userMember(id, record), due = lifetimeEnd(record, plan) }
+  if record.st == 'u' then
+    entries.node = nodeKey(record.ln)
+    entries.lease = record.li .. '\0' .. bin(id)
+  end
+  return entries
+end
+
+local function moveMember(key, before, after)
+  if before == after then return end
+  if before then redis.call('ZREM', key, before) end
+  if after then redis.call('ZADD', key, 0, after) end
+end
+
+local function moveScore(key, member, before, after)
+  if before == after then return end
+  if after then
+    redis.call('ZADD', key, digits(after), member)
+  else
+    redis.call('ZREM', key, member)
+  end
+end
+
+-- Writes a record and its indexes. `before` is what is stored now; nil after = forgotten.
+local function transition(id, before, after)
+  local key = KEY .. 's:' .. id
+  local old, new = entriesOf(id, before), entriesOf(id, after)
+  moveMember(KEY .. 'users', old.user, new.user)
+  moveScore(KEY .. 'due', bin(id), old.due, new.due)
+  moveScore(KEY .. 'tombstones', bin(id), old.tombstone, new.tombstone)
+  if old.node ~= new.node or old.lease ~= new.lease then
+    if old.node then redis.call('ZREM', old.node, old.lease) end
+    if new.node then redis.call('ZADD', new.node, 0, new.lease) end
+  end
+  local was, is = before and before.st, after and after.st
+  if was ~= is then
+    if was and was ~= 'c' then redis.call('HINCRBY', KEYS[1], was, -1) end
+    if is and is ~= 'c' then redis.call('HINCRBY', KEYS[1], is, 1) end
+  end
+  if after then
+    redis.call('SET', key, cjson.encode(after))
+    if not before then redis.call('HINCRBY', KEY .. 'g:' .. after.g, 'r', 1) end
+    return
+  end
+  redis.call('DEL', key, KEY .. 'k:' .. id)
+  if redis.call('HINCRBY', KEY .. 'g:' .. before.g, 'r', -1) <= 0 then
+    redis.call('DEL', KEY .. 'g:' .. before.g)
+    redis.call('SREM', KEY .. 'grants', before.g)
+  end
+end
+
+-- Appends one entry to the event stream, in the same step as what it tells of.
+local function append(id, kind, text)
+  local limit = tonumber(HEADER.events)
+  if limit > 0 then
+    redis.call('XADD', KEY .. 'events', 'MAXLEN', '~', limit, '*', 'k', id, 't', kind, 'd', text)
+  else
+    redis.call('XADD', KEY .. 'events', '*', 'k', id, 't', kind, 'd', text)
+  end
+end
+
+local function emit(id, record, kind, at, rest)
+  local head = '{"v":1,"type":"' .. kind .. '","sessionId":"' .. id .. '","epoch":"' .. digits(number(record, 'le'))
+    .. '","n":' .. digits(record.n) .. ',"at":"' .. digits(at) .. '",'
+  append(id, kind, head .. rest .. '}')
+end
+
+local function usageText(record)
+  return '"activeAt":"' .. digits(number(record, 'ac')) .. '","rxBytes":"' .. digits(number(record, 'rx'))
+    .. '","txBytes":"' .. digits(number(record, 'tx')) .. '"'
+end
+
+-- The mail of one incarnation of a node: which of its tunnels it lost. It goes when nobody reads it for an hour.
+local function mailKey(name, incarnation)
+  return KEY .. 'mail:' .. name .. ':' .. incarnation
+end
+
+local MAIL_LIMIT = 65536
+local MAIL_SECONDS = 3600
+
+local function tell(name, incarnation, id, epoch, reason)
+  local key = mailKey(name, incarnation)
+  local count = redis.call('HINCRBY', KEYS[1], 'mail', 1)
+  redis.call('RPUSH', key, count .. ' ' .. id .. ' ' .. digits(epoch) .. ' ' .. reason)
+  redis.call('LTRIM', key, -MAIL_LIMIT, -1)
+  redis.call('EXPIRE', key, MAIL_SECONDS)
+end
+
+-- Payload of one tunnel to totals of the session: never back, activity never in the future.
+local function count(record, usage)
+  local rx, tx = tonumber(usage.rx), tonumber(usage.tx)
+  local moreRx = math.max(0, rx - number(record, 'rt'))
+  local moreTx = math.max(0, tx - number(record, 'tt'))
+  put(record, 'rx', digits(number(record, 'rx') + moreRx))
+  put(record, 'tx', digits(number(record, 'tx') + moreTx))
+  put(record, 'rt', digits(number(record, 'rt') + moreRx))
+  put(record, 'tt', digits(number(record, 'tt') + moreTx))
+  put(record, 'ac', digits(math.max(number(record, 'ac'), math.min(tonumber(usage.at), NOW))))
+end
+
+local function holdsLease(record, lease)
+  return record.le == lease.e and record.lc == lease.c
+end
+
+-- Takes the time that the store was away out of a parked session's age, with the event that says so.
+local function returned(id, record)
+  if record.st ~= 'p' then return record end
+  local away = AWAY - number(record, 'aw')
+  if away <= 0 then return record end
+  local after = copy(record)
+  after.pk = digits(number(record, 'pk') + away)
+  after.ac = digits(number(record, 'ac') + away)
+  after.n = record.n + 1
+  put(after, 'aw', digits(AWAY))
+  transition(id, record, after)
+  emit(id, after, 'parked', number(after, 'pk'), '"reason":"node-restarted",' .. usageText(after))
+  return after
+end
+
+local function toParked(id, record, reason, usage)
+  local after = copy(record)
+  if usage then count(after, usage) end
+  after.st, after.pk, after.n = 'p', digits(NOW), record.n + 1
+  put(after, 'aw', digits(AWAY))
+  after.op = ARGS.op
+  transition(id, record, after)
+  emit(id, after, 'parked', NOW, '"reason":"' .. reason .. '",' .. usageText(after))
+  return after
+end

@@ -1,0 +1,250 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { RedisNodes } from './nodes.redis.ts';
+import { RedisServer, until } from './redis-server.fake.ts';
+import { Redis, type RedisOptionsOfOurs } from './redis.ts';
+import { sampleClaim, sampleLogin, TestClock } from './session.fake.ts';
+import { decodeEvent } from './journal-lines.ts';
+import type { NodeIdentity, Session } from './session.ts';
+import { RedisSessions } from './sessions.redis.ts';
+import { hashToken, newToken } from './tokens.ts';
+
+/** What must hold when Redis forgets (CLUSTER.md C1, C12, C13). The server's id is an argument here, time too. */
+describe('a reign', () => {
+  let server: RedisServer;
+  const opened: Redis[] = [];
+  let clock: TestClock;
+  let reign = 'first';
+
+  before(async () => {
+    server = await RedisServer.start();
+  });
+  after(async () => {
+    await Promise.all(opened.map((redis) => redis.close()));
+    await server.stop();
+  });
+
+  const open = async (options: RedisOptionsOfOurs = {}) => {
+    clock = new TestClock();
+    reign = 'first';
+    const settings = { ...server.settings, cluster: `reign-${opened.length}` };
+    const redis = await Redis.open(settings, { clock: () => clock.now, reign: () => reign, ...options });
+    opened.push(redis);
+    const sessions = new RedisSessions({ redis, pollMillis: 10 });
+    const nodes = new RedisNodes(redis);
+    await sessions.find('00').catch(() => undefined); // the first reign begins
+    clock.pass(11);
+    return { redis, sessions, nodes };
+  };
+  const beat = (nodes: RedisNodes, { name, incarnation }: NodeIdentity, ahead = 0n) =>
+    nodes.heartbeat(
+      { name, incarnation, number: 1, address: '', version: '', tunnels: 0, unready: false },
+      clock.now + ahead,
+    );
+  const create = (sessions: RedisSessions, user = 'alice', ipv4Pools = ['10.9.0.0/30']) =>
+    sessions.create(sampleLogin(hashToken(newToken()), user, { ipv4Pools, ipv6Pools: [] }));
+  const claim = async (sessions: RedisSessions, session: Session, connection: string, node = here) => {
+    const claimed = await sessions.claim(sampleClaim(session.tokenHash, connection, { node }));
+    assert.ok(claimed.ok, claimed.ok ? '' : claimed.reason);
+    return claimed.session;
+  };
+  const forget = (redis: Redis, ...sessions: Session[]) =>
+    Promise.all(
+      sessions.map(async (session) => {
+        await redis.call('DEL', `${redis.prefix}s:${session.id}`);
+        for (const index of ['users', 'node:n1', 'node:n2', 'due', 'taken4'])
+          await redis.call('DEL', `${redis.prefix}${index}`);
+      }),
+    );
+  const empty = (redis: Redis) =>
+    redis.call(
+      'EVAL',
+      `for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do redis.call('DEL', key) end`,
+      0,
+      redis.prefix,
+    );
+
+  it('answers nobody as unknown until all nodes have asserted, and gives back what they had', async () => {
+    const { redis, sessions, nodes } = await open();
+    for (const node of [here, elsewhere]) await beat(nodes, node);
+    const session = await create(sessions);
+    const up = await claim(sessions, session, 'c1');
+    await forget(redis, up);
+    reign = 'second';
+    await assert.rejects(sessions.claim(sampleClaim(session.tokenHash, 'c2')), { name: 'StoreUnavailable' });
+    await assert.rejects(sessions.find(session.tokenHash), { name: 'StoreUnavailable' });
+    const parked = await create(sessions, 'bob', ['10.9.0.0/24']);
+    await assert.rejects(sessions.claim(sampleClaim(parked.tokenHash, 'c3')), /new address waits/);
+
+    assert.deepEqual(await sessions.assert(here, [up]), [{ sessionId: up.id, kept: true }]);
+    await assert.rejects(sessions.find('00'), { name: 'StoreUnavailable' }, 'n2 has not');
+    await sessions.assert(elsewhere, []);
+    assert.equal(await sessions.find('00'), undefined);
+    assert.deepEqual({ ...(await sessions.get(up.id)), n: up.n }, up);
+    const moved = await claim(sessions, session, 'c2', elsewhere);
+    assert.equal(moved.addresses.ipv4, up.addresses.ipv4);
+    assert.ok((moved.lease?.epoch ?? 0n) > (up.lease?.epoch ?? 0n));
+    await claim(sessions, parked, 'c3');
+  });
+
+  it('waits for the whole time when the keys are gone, because nobody knows who had any', async () => {
+    const { redis, sessions, nodes } = await open();
+    const up = await claim(sessions, await create(sessions), 'c1');
+    await empty(redis);
+    await beat(nodes, here);
+    await sessions.assert(here, [up]);
+    await assert.rejects(sessions.find('00'), { name: 'StoreUnavailable' });
+    assert.equal(
+      (await claim(sessions, up, 'c2')).addresses.ipv4,
+      up.addresses.ipv4,
+      'it keeps its address: served',
+    );
+    clock.pass(10);
+    assert.equal(await sessions.find('00'), undefined);
+  });
+
+  it('tells a node of the new reign with its mail', async () => {
+    const { sessions } = await open();
+    const heard: string[] = [];
+    sessions.onNewReign((name) => heard.push(name));
+    sessions.notices(here, () => undefined);
+    reign = 'second';
+    await until(() => Promise.resolve(heard.includes('second')));
+    assert.equal(heard.at(-1), 'second');
+    await sessions.close();
+  });
+
+  it('keeps the higher lease: what Redis has, or what the node has', async () => {
+    const { redis, sessions } = await open();
+    const session = await create(sessions);
+    const first = await claim(sessions, session, 'c1');
+    const key = `${redis.prefix}s:${session.id}`;
+    const stale = String(await redis.call('GET', key));
+    const second = await claim(sessions, session, 'c2', elsewhere);
+    assert.deepEqual(await sessions.assert(here, [first]), [
+      { sessionId: session.id, kept: false, reason: 'superseded' },
+    ]);
+    // The claim by n2 is one of the writes that got lost.
+    await redis.call('SET', key, stale);
+    await redis.call('DEL', `${redis.prefix}node:n2`);
+    const told: bigint[] = [];
+    const stop = sessions.notices(here, (notices) => told.push(...notices.map((notice) => notice.upToEpoch)));
+    assert.deepEqual(await sessions.assert(elsewhere, [second]), [{ sessionId: session.id, kept: true }]);
+    assert.deepEqual((await sessions.get(session.id))?.lease, second.lease);
+    await until(() => Promise.resolve(told.length >= 2)); // of the claim, and again of the assertion
+    assert.ok(told.every((epoch) => epoch === first.lease?.epoch));
+    stop();
+  });
+
+  it('settles two sessions with one address: the later claim loses, whoever asserts first', async () => {
+    for (const order of ['earlier first', 'later first']) {
+      const { redis, sessions } = await open();
+      const earlier = await claim(sessions, await create(sessions, 'alice'), 'c1');
+      await forget(redis, earlier);
+      await redis.call('DEL', `${redis.prefix}rested`);
+      clock.pass(1);
+      const later = await claim(sessions, await create(sessions, 'bob'), 'c2', elsewhere);
+      assert.equal(later.addresses.ipv4, earlier.addresses.ipv4, 'the pool has one address');
+      await forget(redis, later);
+      const all: [NodeIdentity, Session][] = [
+        [here, earlier],
+        [elsewhere, later],
+      ];
+      for (const [node, session] of order === 'earlier first' ? all : all.reverse())
+        await sessions.assert(node, [session]);
+      assert.equal((await sessions.get(earlier.id))?.state, 'up', order);
+      assert.equal((await sessions.get(later.id))?.endReason, 'address-taken', order);
+    }
+  });
+
+  it('keeps a logged-out cookie dead when the logout was lost, and restores what no node holds', async () => {
+    const { redis, sessions } = await open();
+    const session = await create(sessions);
+    const up = await claim(sessions, session, 'c1');
+    const key = `${redis.prefix}s:${session.id}`;
+    const alive = String(await redis.call('GET', key));
+    await sessions.end(session.id, 'logout');
+    const tombstone = await sessions.get(session.id);
+    assert.ok(tombstone);
+    await redis.call('SET', key, alive);
+    await sessions.assert(here, [tombstone]);
+    assert.deepEqual(await sessions.claim(sampleClaim(session.tokenHash, 'c2')), {
+      ok: false,
+      reason: 'token-unknown',
+    });
+    assert.deepEqual(await sessions.assert(here, [up]), [
+      { sessionId: up.id, kept: false, reason: 'logout' },
+    ]);
+
+    const other = await claim(sessions, await create(sessions, 'bob', ['10.9.1.0/24']), 'c3');
+    assert.ok(other.lease);
+    await sessions.park(other.id, other.lease, 'connection-lost', { rxBytes: 0n, txBytes: 0n, activeAt: 0n });
+    const waiting = await create(sessions, 'carol');
+    const copies = await sessions.list();
+    await empty(redis);
+    clock.pass(20);
+    assert.equal(await sessions.restore(copies), 2);
+    assert.equal(await sessions.restore(copies), 2, 'again is harmless');
+    clock.pass(20);
+    assert.equal((await claim(sessions, other, 'c4')).addresses.ipv4, other.addresses.ipv4);
+    assert.equal((await sessions.get(waiting.id))?.state, 'authed');
+  });
+
+  it('does not age parked sessions while the store is away, and says so in an event', async () => {
+    const { redis, sessions } = await open();
+    const { id, lease } = await claim(sessions, await create(sessions), 'c1');
+    assert.ok(lease);
+    await sessions.park(id, lease, 'connection-lost', { rxBytes: 0n, txBytes: 0n, activeAt: 0n });
+    for (let i = 0; i < 3; i++) {
+      clock.pass(9);
+      await sessions.sweep();
+    }
+    clock.pass(7200);
+    assert.equal(await sessions.sweep(), 0);
+    const present = await sessions.get(id);
+    assert.equal(clock.now - (present?.parkedAt ?? 0n), 27_000_000n);
+    assert.equal((await claim(sessions, present ?? assert.fail(), 'c2')).activeAt, clock.now);
+    const entries = String(await redis.call('XRANGE', `${redis.prefix}events`, '-', '+'));
+    assert.equal(entries.split('"type":"parked"').length - 1, 2);
+  });
+
+  it('ends nobody when the clocks of the nodes say that Redis has the wrong time', async () => {
+    const { sessions, nodes } = await open({ awayMicros: 0n });
+    await create(sessions);
+    clock.pass(400);
+    await beat(nodes, here, -6_000_000n);
+    await beat(nodes, elsewhere, -7_000_000n);
+    assert.equal(await sessions.sweep(), 0);
+    await beat(nodes, here, 0n);
+    await beat(nodes, elsewhere, 0n);
+    assert.equal(await sessions.sweep(), 1);
+  });
+
+  it('writes events that the decoder of the journal reads', async () => {
+    const { redis, sessions } = await open();
+    const session = await sessions.create({
+      ...sampleLogin(hashToken(newToken())),
+      user: 'a"\\é€\u0001',
+      strapKey: 'A+/=',
+    });
+    const up = await claim(sessions, session, 'c1');
+    assert.equal(up.user, 'a"\\é€\u0001');
+    await sessions.end(up.id, 'logout');
+    const entries: unknown = await redis.call('XRANGE', `${redis.prefix}events`, '-', '+');
+    assert.ok(Array.isArray(entries));
+    const types = entries.map((entry: [string, string[]]) => {
+      const event = decodeEvent(entry[1][5] ?? '');
+      assert.equal(entry[1][1], session.id);
+      assert.equal(entry[1][3], event.type);
+      return [event.type, event.n];
+    });
+    assert.deepEqual(types, [
+      ['started', 1],
+      ['claimed', 2],
+      ['ended', 3],
+    ]);
+  });
+});
+
+const here: NodeIdentity = { name: 'n1', incarnation: 'i1' };
+const elsewhere: NodeIdentity = { name: 'n2', incarnation: 'i1' };

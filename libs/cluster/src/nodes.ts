@@ -1,0 +1,51 @@
+import type { Micros, NodeIdentity } from './session.ts';
+
+/** What the cluster knows of one node: announced once, renewed by each heartbeat. */
+export interface NodeRecord extends NodeIdentity {
+  /** 1 to 65535: the first two bytes of its DTLS ids. */
+  number: number;
+  /** `HOST:PORT` of its gRPC server; '' = none. */
+  address: string;
+  version: string;
+  tunnels: number;
+  /** It wants no new clients: full, isolated, stopping. */
+  unready: boolean;
+  /** An operator wants it empty. */
+  drain: boolean;
+  /** Last heartbeat, by the store's clock. */
+  beatAt: Micros;
+  /** The node's clock minus the store's, µs. */
+  clockOffset: Micros;
+}
+
+/** What a node tells about itself. */
+export type NodeReport = Omit<NodeRecord, 'drain' | 'beatAt' | 'clockOffset'>;
+
+/**
+ * The nodes of a cluster: a record each, with a heartbeat. Forms: `nodes.memory.ts`, `nodes.redis.ts`; both pass
+ * `nodes.contract.ts`. All methods reject with `StoreUnavailable` when the store does not answer.
+ */
+export interface Nodes {
+  /**
+   * About once a second.
+   * @param clock the node's own, µs.
+   * @returns its record: whether an operator wants it drained is news.
+   */
+  heartbeat(report: NodeReport, clock: Micros): Promise<NodeRecord>;
+  /** All nodes that were heard of in the last day, by name. `isAlive` tells which of them live. */
+  list(): Promise<NodeRecord[]>;
+  /** Sets or clears the drain flag, which outlives the node's process. @returns false = no such node. */
+  drain(name: string, wanted: boolean): Promise<boolean>;
+  /** Forgets a node, if it is still this incarnation: it stops on purpose. */
+  leave(node: NodeIdentity): Promise<void>;
+}
+
+/** @param now the store's clock, or one near it. */
+export function isAlive(node: NodeRecord, now: Micros): boolean {
+  return now - node.beatAt < NODE_DEAD_MICROS;
+}
+
+/** A node that has missed this much is dead: no call to it is waited for. */
+export const NODE_DEAD_MICROS = 3_000_000n;
+/** A node that was not heard of for so long is forgotten, with its drain flag. */
+export const NODE_FORGOTTEN_MICROS = 86_400_000_000n;

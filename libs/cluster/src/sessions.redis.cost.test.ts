@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { RedisServer } from './redis-server.fake.ts';
+import { Redis } from './redis.ts';
+import { sampleClaim, sampleLogin } from './session.fake.ts';
+import { RedisSessions } from './sessions.redis.ts';
+import { hashToken, newToken } from './tokens.ts';
+
+/** The machine that tests run on is shared; a price that grows with the pool would be hundreds of times higher. */
+const LIMIT = 8;
+const CLAIMS = 40;
+const BYTES = 1200;
+
+describe('what sessions in Redis cost', () => {
+  let server: RedisServer;
+  let redis: Redis;
+  let sessions: RedisSessions;
+
+  before(async () => {
+    server = await RedisServer.start();
+    redis = await Redis.open(server.settings, { windowMicros: 0n });
+    sessions = new RedisSessions({ redis, pollMillis: 60_000 });
+  });
+  after(async () => {
+    await redis.close();
+    await server.stop();
+  });
+
+  const POOL = { ipv4Pools: ['10.64.0.0/16'], ipv6Pools: ['fd00:64::/48'], ipv6SubnetPrefix: 64 };
+  const SIZE = 65_533;
+
+  it('chooses an address for the same price with 100 and with 60,000 taken, finds the last one, then says empty', async () => {
+    const few = await priceAt(100);
+    const many = await priceAt(60_000);
+    const nearlyFull = await priceAt(SIZE - 100);
+    assert.ok(many.commands < few.commands * 1.5, `${few.commands} and ${many.commands} commands`);
+    assert.ok(nearlyFull.commands < few.commands * 4, `${few.commands} and ${nearlyFull.commands} commands`);
+    assert.ok(many.micros < few.micros * LIMIT, `${few.micros} and ${many.micros} µs`);
+    assert.ok(nearlyFull.micros < few.micros * LIMIT, `${few.micros} and ${nearlyFull.micros} µs`);
+    await take(SIZE - 1);
+    const last = await up('last');
+    assert.ok(last.ok && last.addresses.ipv4.startsWith('10.64.'));
+    assert.deepEqual(await up('nobody'), { ok: false, reason: 'pool-empty' });
+  });
+
+  it(`keeps a session with a tunnel in at most ${BYTES} bytes, and runs one script for a resume`, async () => {
+    const used = async () =>
+      Number(/used_memory:(\d+)/.exec(String(await redis.call('INFO', 'memory')))?.[1]);
+    await redis.call('FLUSHALL');
+    await up('warm', { ipv4Pools: ['10.0.0.0/8'] });
+    await settle();
+    const before = await used();
+    for (let i = 0; i < 10; i++) {
+      await Promise.all(
+        Array.from({ length: 100 }, (_, j) => up(`user${i}.${j}`, { ipv4Pools: ['10.0.0.0/8'] })),
+      );
+    }
+    await settle();
+    const each = ((await used()) - before) / 1000;
+    assert.ok(each <= BYTES, `${each} bytes`);
+
+    const session = await sessions.create(sampleLogin(hashToken(newToken())));
+    await sessions.claim(sampleClaim(session.tokenHash, 'first'));
+    const calls = async () =>
+      [...String(await redis.call('INFO', 'commandstats')).matchAll(/cmdstat_evalsha:calls=(\d+)/g)].map(
+        (m) => Number(m[1]),
+      )[0] ?? 0;
+    const start = await calls();
+    await sessions.claim(sampleClaim(session.tokenHash, 'second'));
+    assert.equal((await calls()) - start, 1);
+  });
+
+  /** Without the event stream, which the outbox empties, and the CONNECTs of the last minute. */
+  async function settle(): Promise<void> {
+    const forget = `for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end`;
+    await redis.call('EVAL', forget, 0, `${redis.prefix}k:*`);
+    await redis.call('DEL', `${redis.prefix}events`);
+  }
+
+  async function up(user: string, grant: { ipv4Pools: string[] } = POOL) {
+    const session = await sessions.create(sampleLogin(hashToken(newToken()), user, grant));
+    return sessions.claim(sampleClaim(session.tokenHash, 'c', { wantIpv6: grant !== POOL }));
+  }
+
+  /** Marks blocks of the pool as taken, as claims do. */
+  async function take(count: number): Promise<void> {
+    const script = `local key, missing = KEYS[1], ARGV[1] - redis.call('ZCARD', KEYS[1])
+      for i = 0, 65535 do
+        if missing <= 0 then return end
+        local block = string.format('0a40%04x20', i * 40503 % 65536)
+        local free = #redis.call('ZRANGEBYLEX', key, '[' .. block, '[' .. block .. '\\255') == 0
+        if free and block ~= '0a40000020' and block ~= '0a40000120' and block ~= '0a40ffff20' then
+          redis.call('ZADD', key, 0, block .. string.rep('x', 16))
+          missing = missing - 1
+        end
+      end`;
+    await redis.call('EVAL', script, 1, `${redis.prefix}taken4`, count);
+  }
+
+  /** What the server does for one first claim: commands of the script, on average, and µs, the median. */
+  async function priceAt(taken: number): Promise<{ commands: number; micros: number }> {
+    await take(taken);
+    const times: number[] = [];
+    let commands = 0;
+    for (let i = 0; i < CLAIMS; i++) {
+      const session = await sessions.create(sampleLogin(hashToken(newToken()), `price${taken}.${i}`, POOL));
+      await redis.call('CONFIG', 'RESETSTAT');
+      await sessions.claim(sampleClaim(session.tokenHash, 'c', { wantIpv6: false }));
+      const stats = String(await redis.call('INFO', 'commandstats'));
+      times.push(Number(/cmdstat_evalsha:calls=1,usec=(\d+)/.exec(stats)?.[1]));
+      for (const [, calls] of stats.matchAll(/calls=(\d+)/g)) commands += Number(calls) / CLAIMS;
+    }
+    return { commands, micros: times.sort((a, b) => a - b)[CLAIMS / 2] ?? NaN };
+  }
+});

@@ -1,0 +1,456 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { Reason } from '@sallyport/protocol';
+import { REASONS } from '@sallyport/protocol';
+import { Checked } from './journal-lines.ts';
+import { decodeStored, encodeStored, parseGrant, type GrantText } from './redis-records.ts';
+import { blocksOf, poolSize, storedGrant, type StoredGrant } from './redis-plan.ts';
+import type { Redis } from './redis.ts';
+import { loadScript } from './scripts.ts';
+import type { Lease, NodeIdentity, Session, SessionClient } from './session.ts';
+import type {
+  Claimed,
+  ClaimRequest,
+  NewSession,
+  Notice,
+  PoolUse,
+  Refused,
+  SessionCounts,
+  SessionLimits,
+  Sessions,
+  Usage,
+} from './sessions.ts';
+import { StoreUnavailable } from './sessions.ts';
+import { SESSION_ID_BYTES } from './tokens.ts';
+import type { Assertions, AssertionVerdict } from './assertions.ts';
+
+export interface RedisSessionsOptions {
+  /** Opened before; closed by who opened it. */
+  redis: Redis;
+  limits?: SessionLimits;
+  /** How often a node's mail is fetched, ms. */
+  pollMillis?: number;
+}
+
+/**
+ * The session table of a cluster. Each change is one script, which also appends its event to the stream `events`; the
+ * rules are those of session-decisions.ts, in Lua. Done or not when it rejects: every call may be repeated; a claim by
+ * its connection id gives the same lease.
+ */
+export class RedisSessions implements Sessions, Assertions {
+  readonly #redis: Redis;
+  readonly #pollMillis: number;
+  #limits: SessionLimits;
+  readonly #grants = new Map<string, GrantText>();
+  readonly #checked = new Checked();
+  readonly #mail = new Set<Mail>();
+  #closed = false;
+
+  constructor({ redis, limits, pollMillis }: RedisSessionsOptions) {
+    this.#redis = redis;
+    this.#limits = limits ?? { maxClients: 0, connectsPerMinute: 0 };
+    this.#pollMillis = pollMillis ?? POLL_MILLIS;
+  }
+
+  async create(input: NewSession): Promise<Session> {
+    const stored = storedGrant(input.grant, input.origins);
+    const strapKeys = input.strapKey === '' ? [] : [input.strapKey];
+    const { tokenHash, user, profile, client } = input;
+    const reply = await this.#run(
+      SCRIPTS.create,
+      {
+        id: sessionIdOf(tokenHash),
+        op: newOp(),
+        t: tokenHash,
+        u: user,
+        p: profile,
+        g: stored.key,
+        grant: stored.grant,
+        plan: stored.plan,
+        k: strapKeys.join(' '),
+        ...clientFields(client),
+        event: startedText({ ...input, strapKeys }),
+      },
+      true,
+    );
+    const [away, id, text] = reply;
+    this.#keep(stored);
+    return this.#decode(String(id), String(text), BigInt(String(away)));
+  }
+
+  find(tokenHash: string): Promise<Session | undefined> {
+    return this.#find({ id: sessionIdOf(tokenHash), t: tokenHash });
+  }
+
+  get(id: string): Promise<Session | undefined> {
+    return isSessionId(id) ? this.#find({ id }) : this.#unknown(undefined);
+  }
+
+  list(): Promise<Session[]> {
+    return this.#list('', PAGE);
+  }
+
+  async findByPrefix(idPrefix: string): Promise<Session[]> {
+    if (idPrefix !== '' && !/^[0-9a-f]{1,32}$/.test(idPrefix)) return this.#unknown([]);
+    if (!isSessionId(idPrefix)) return this.#list(idPrefix, idPrefix === '' ? PAGE : PREFIX_PAGE);
+    const session = await this.get(idPrefix);
+    return session === undefined || session.state === 'closed' ? [] : [session];
+  }
+
+  async counts(): Promise<SessionCounts> {
+    const [authed, up, parked] = await this.#run(SCRIPTS.counts, {});
+    return { authed: Number(authed), up: Number(up), parked: Number(parked) };
+  }
+
+  async #list(prefix: string, limit: number): Promise<Session[]> {
+    const sessions: Session[] = [];
+    for (let from = ''; ;) {
+      const [away, next, ...rows] = await this.#run(SCRIPTS.list, { from, limit, prefix });
+      for (let i = 0; i < rows.length; i += 2) {
+        sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
+      }
+      from = String(next);
+      if (from === '') return sessions;
+    }
+  }
+
+  async claim(request: ClaimRequest): Promise<Claimed | Refused> {
+    const { node, client } = request;
+    const reply = await this.#run(SCRIPTS.claim, {
+      id: sessionIdOf(request.tokenHash),
+      t: request.tokenHash,
+      node: node.name,
+      incarnation: node.incarnation,
+      c: request.connectionId,
+      w4: request.wantIpv4,
+      w6: request.wantIpv6,
+      strap: request.strapKey,
+      proved: request.strapProved ?? '',
+      mtu: String(request.mtuBytes),
+      seen: request.seenEpoch,
+      maxClients: this.#limits.maxClients,
+      perMinute: this.#limits.connectsPerMinute,
+      ...clientFields(client),
+    });
+    if (reply[0] !== 'claimed') return { ok: false, reason: reasonOf(reply[1]) };
+    const [, away, id, text, offered, resumed, fresh] = reply.map(String);
+    if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
+    const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
+    if (session.lease === undefined) throw new Error('a claimed session has no lease');
+    const addresses = {
+      ipv4: offered?.includes('4') ? session.addresses.ipv4 : '',
+      ipv6: offered?.includes('6') ? session.addresses.ipv6 : '',
+    };
+    return { ok: true, session, lease: session.lease, addresses, resumed: resumed === '1' };
+  }
+
+  park(id: string, lease: Lease, reason: Reason, usage: Usage): Promise<boolean> {
+    return this.#change('park', id, { lease, reason, usage });
+  }
+
+  checkpoint(id: string, lease: Lease, usage: Usage): Promise<boolean> {
+    return this.#change('stats', id, { lease, usage });
+  }
+
+  endByNode(id: string, lease: Lease, reason: Reason, usage: Usage): Promise<boolean> {
+    return this.#change('endByNode', id, { lease, reason, usage });
+  }
+
+  end(id: string, reason: Reason): Promise<boolean> {
+    return isSessionId(id) ? this.#change('end', id, { reason }) : Promise.resolve(false);
+  }
+
+  endOfUser(user: string, reason: Reason): Promise<number> {
+    return this.#slices(SCRIPTS.endUser, { user, reason, limit: SLICE }, true);
+  }
+
+  announce({ name, incarnation }: NodeIdentity): Promise<number> {
+    return this.#slices(SCRIPTS.announce, { node: name, incarnation, limit: SLICE }, false);
+  }
+
+  notices(node: NodeIdentity, deliver: (notices: Notice[]) => void): () => void {
+    for (const older of this.#mail) if (older.isOf(node)) older.stop();
+    const mail = new Mail(node, deliver, (args) => this.#run(SCRIPTS.mail, args), this.#pollMillis);
+    this.#mail.add(mail);
+    return () => {
+      mail.stop();
+      this.#mail.delete(mail);
+    };
+  }
+
+  async sweep(): Promise<number> {
+    let ended = 0;
+    for (let slice = 0; slice < SWEEP_SLICES; slice++) {
+      const [count, more] = await this.#run(SCRIPTS.sweep, { limit: SLICE });
+      ended += Number(count);
+      if (more !== 1) break;
+    }
+    return ended;
+  }
+
+  async pools(): Promise<PoolUse[]> {
+    return (await this.#run(SCRIPTS.pools, {})).map((line) => {
+      const [pool = '', family, length, used] = String(line).split(' ');
+      const size = poolSize(pool, Number(length));
+      return { pool, family: family === '4' ? 'ipv4' : 'ipv6', size, used: Number(used) };
+    });
+  }
+
+  configure(limits: SessionLimits): void {
+    this.#limits = limits;
+  }
+
+  /** Redis itself stays open. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const mail of this.#mail) mail.stop();
+    this.#mail.clear();
+    await Promise.resolve();
+  }
+
+  onNewReign(deliver: (reign: string) => void): () => void {
+    return this.#redis.onReign(deliver);
+  }
+
+  async assert(node: NodeIdentity, sessions: readonly Session[]): Promise<AssertionVerdict[]> {
+    const { reign } = this.#redis;
+    const verdicts = await this.#write(sessions);
+    await this.#run(SCRIPTS.asserted, { node: node.name, reign });
+    return verdicts;
+  }
+
+  async restore(sessions: readonly Session[]): Promise<number> {
+    const unheld = sessions.filter((session) => session.state !== 'up');
+    return (await this.#write(unheld)).filter((verdict) => verdict.kept).length;
+  }
+
+  async #write(sessions: readonly Session[]): Promise<AssertionVerdict[]> {
+    const verdicts: AssertionVerdict[] = [];
+    for (let at = 0; at < sessions.length; at += ASSERT_SLICE) {
+      const slice = sessions.slice(at, at + ASSERT_SLICE);
+      const grants = new Map<string, StoredGrant>();
+      const records = slice.map((session) => {
+        const stored = storedGrant(session.grant, session.origins);
+        grants.set(stored.key, stored);
+        this.#keep(stored);
+        const started = session.state === 'authed' ? startedText(session) : '';
+        return {
+          id: session.id,
+          record: encodeStored(session, stored.key),
+          blocks: blocksOf(session),
+          started,
+        };
+      });
+      const reply = await this.#run(SCRIPTS.assert, { records, grants: [...grants.values()] }, true);
+      for (const [i, { id }] of slice.entries()) {
+        const [kind, reason] = String(reply[i]).split(' ');
+        verdicts.push(
+          kind === 'kept'
+            ? { sessionId: id, kept: true }
+            : { sessionId: id, kept: false, reason: reasonOf(reason) },
+        );
+      }
+    }
+    return verdicts;
+  }
+
+  async #run(
+    script: (typeof SCRIPTS)[keyof typeof SCRIPTS],
+    args: object,
+    confirm = false,
+  ): Promise<(string | number)[]> {
+    if (this.#closed) throw new StoreUnavailable('the session store is closed');
+    return this.#redis.run(script, args, { confirm });
+  }
+
+  /** For what cannot be in the table: Redis is not asked. */
+  async #unknown<T>(answer: T): Promise<T> {
+    if (this.#closed) throw new StoreUnavailable('the session store is closed');
+    return Promise.resolve(answer);
+  }
+
+  async #find(args: { id: string; t?: string }): Promise<Session | undefined> {
+    const [away, id, text] = await this.#run(SCRIPTS.find, args);
+    return id === undefined ? undefined : this.#decode(String(id), String(text), BigInt(String(away)));
+  }
+
+  async #change(
+    how: 'park' | 'stats' | 'endByNode' | 'end',
+    id: string,
+    what: { lease?: Lease; reason?: Reason; usage?: Usage },
+  ): Promise<boolean> {
+    const { lease, reason, usage } = what;
+    const [done] = await this.#run(
+      SCRIPTS.change,
+      {
+        id,
+        how,
+        op: newOp(),
+        reason,
+        lease: lease && { e: String(lease.epoch), c: lease.claimId },
+        usage: usage && { rx: usage.rxBytes, tx: usage.txBytes, at: usage.activeAt },
+      },
+      how === 'end',
+    );
+    return done === 1;
+  }
+
+  async #slices(script: typeof SCRIPTS.announce, args: object, confirm: boolean): Promise<number> {
+    for (let total = 0; ;) {
+      const [count, more] = await this.#run(script, args, confirm);
+      total += Number(count);
+      if (more !== 1) return total;
+    }
+  }
+
+  async #decode(id: string, text: string, away: bigint): Promise<Session> {
+    const key = GRANT_FIELD.exec(text)?.[1] ?? '';
+    const grant = this.#grants.get(key) ?? (await this.#fetchGrant(key));
+    return decodeStored(id, text, grant, away, this.#checked);
+  }
+
+  async #fetchGrant(key: string): Promise<GrantText> {
+    const text = await this.#redis.call('HGET', `${this.#redis.prefix}g:${key}`, 'j');
+    // Gone between two answers: its last session was forgotten, or Redis forgot.
+    if (typeof text !== 'string') throw new StoreUnavailable('the grant of a session is gone');
+    return this.#keep({ key, grant: text });
+  }
+
+  #keep({ key, grant }: Pick<StoredGrant, 'key' | 'grant'>): GrantText {
+    const known = this.#grants.get(key);
+    if (known !== undefined) return known;
+    if (this.#grants.size >= GRANTS_LIMIT) this.#grants.clear();
+    const parsed = parseGrant(grant);
+    this.#grants.set(key, parsed);
+    return parsed;
+  }
+}
+
+/** Fetches the notices of one incarnation until it is stopped. */
+class Mail {
+  readonly #node: NodeIdentity;
+  readonly #deliver: (notices: Notice[]) => void;
+  readonly #fetch: (args: object) => Promise<(string | number)[]>;
+  readonly #pollMillis: number;
+  #taken = '';
+  #timer: NodeJS.Timeout | undefined;
+  #stopped = false;
+
+  constructor(
+    node: NodeIdentity,
+    deliver: (notices: Notice[]) => void,
+    fetch: (args: object) => Promise<(string | number)[]>,
+    pollMillis: number,
+  ) {
+    this.#node = node;
+    this.#deliver = deliver;
+    this.#fetch = fetch;
+    this.#pollMillis = pollMillis;
+    void this.#turn();
+  }
+
+  isOf({ name, incarnation }: NodeIdentity): boolean {
+    return this.#node.name === name && this.#node.incarnation === incarnation;
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  async #turn(): Promise<void> {
+    let more = false;
+    try {
+      more = await this.#read();
+    } catch {
+      // Redis is away or the receiver threw: the same notices come again with the next turn.
+    }
+    if (this.#stopped) return;
+    this.#timer = setTimeout(() => void this.#turn(), more ? 0 : this.#pollMillis);
+  }
+
+  /** @returns are there more? */
+  async #read(): Promise<boolean> {
+    const { name, incarnation } = this.#node;
+    const args = { node: name, incarnation, taken: this.#taken, limit: MAIL_BATCH };
+    const entries = (await this.#fetch(args)).map(String);
+    const last = entries.at(-1);
+    if (this.#stopped || last === undefined) return false;
+    this.#deliver(entries.map(noticeOf));
+    this.#taken = last;
+    return true;
+  }
+}
+
+const SESSION_PARTS = ['records', 'addresses'];
+const SCRIPTS = {
+  create: loadScript('create', SESSION_PARTS),
+  find: loadScript('find', ['records']),
+  list: loadScript('list', ['records']),
+  counts: loadScript('counts'),
+  claim: loadScript('claim', SESSION_PARTS),
+  change: loadScript('change', SESSION_PARTS),
+  endUser: loadScript('end-user', SESSION_PARTS),
+  announce: loadScript('announce', ['records']),
+  mail: loadScript('mail', ['records']),
+  sweep: loadScript('sweep', SESSION_PARTS),
+  pools: loadScript('pools', SESSION_PARTS),
+  assert: loadScript('assert', SESSION_PARTS),
+  asserted: loadScript('asserted'),
+};
+
+/** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2). */
+export const POLL_MILLIS = 1000;
+/** Sessions that one script changes at most: a longer one would hold up everybody else. */
+export const SLICE = 200;
+
+/** Sessions of one page of `list`. */
+const PAGE = 500;
+/** Of a search by id, most of which is not wanted. */
+const PREFIX_PAGE = 2000;
+const SWEEP_SLICES = 50;
+const ASSERT_SLICE = 50;
+const MAIL_BATCH = 256;
+const GRANTS_LIMIT = 1024;
+const OP_BYTES = 6;
+const GRANT_FIELD = /"g":"([A-Za-z0-9_-]+)"/;
+
+/** Found without an index; the id is no secret, and the token cannot be found from it. */
+function sessionIdOf(tokenHash: string): string {
+  return createHash('sha256')
+    .update(`session ${tokenHash}`)
+    .digest('hex')
+    .slice(0, 2 * SESSION_ID_BYTES);
+}
+
+/** Names one change, so that its repetition is known. */
+function newOp(): string {
+  return randomBytes(OP_BYTES).toString('base64url');
+}
+
+function isSessionId(id: string): boolean {
+  return /^[0-9a-f]{32}$/.test(id);
+}
+
+/** The members of a `started` event that the scripts do not make. */
+function startedText(of: Omit<NewSession, 'strapKey'> & { strapKeys: string[] }): string {
+  const { tokenHash, user, profile, grant, origins, client, strapKeys } = of;
+  return JSON.stringify({ tokenHash, user, profile, grant, origins, client, strapKeys }).slice(1, -1);
+}
+
+function clientFields({ address, userAgent, platform, hostname }: SessionClient) {
+  return { ca: address, cu: userAgent, cp: platform, ch: hostname };
+}
+
+function noticeOf(entry: string): Notice {
+  const [, sessionId = '', epoch = '0', reason] = entry.split(' ');
+  return { sessionId, upToEpoch: BigInt(epoch), reason: reasonOf(reason) };
+}
+
+function reasonOf(value: string | number | undefined): Reason {
+  const name = String(value);
+  return isReason(name) ? name : 'unspecified';
+}
+
+function isReason(name: string): name is Reason {
+  return Object.hasOwn(REASONS, name);
+}
