@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { beginLogin, grantLogin, handleReply, REPEAT_SECONDS, type Login } from './login.ts';
-import type { Logins } from './logins.ts';
+import { LOGIN_REST_MS, type Logins } from './logins.ts';
 
 /**
  * The rules that every form of Logins keeps.
@@ -65,6 +65,36 @@ export function loginsContract(
       assert.equal(await logins.add(login('h', clock.now), 2), true);
       clock.now += 240_000;
       assert.equal(await logins.add(login('i', clock.now), 1), true);
+    });
+
+    test('at the limit of an address the login that rests longest yields, in any state, not one in use', async () => {
+      const { logins, clock } = await started();
+      const [a, b] = [login('a', clock.now), login('b', clock.now)];
+      await logins.add(a, 2);
+      await logins.add(b, 2);
+      clock.now += LOGIN_REST_MS - 1;
+      const wrong = handleReply(a, 1, LIMITS, clock.now);
+      assert.ok(wrong.next === 'verify');
+      await logins.replace(wrong.login, a.revision);
+      assert.equal(await logins.add(login('c', clock.now), 2), false);
+      clock.now += 1;
+      assert.equal(await logins.add(login('c', clock.now), 2), true);
+      assert.deepEqual([await logins.find(b.id), (await logins.find(a.id))?.tries], [undefined, 1]);
+      assert.equal(await logins.add(login('d', clock.now), 2), false);
+      clock.now += LOGIN_REST_MS - 1;
+      assert.equal(await logins.add(login('d', clock.now), 2), true, 'wrong tries do not keep others out');
+      assert.equal(await logins.find(a.id), undefined);
+    });
+
+    test('IPv6 addresses of one /64 share the limit', async () => {
+      const { logins, clock } = await started();
+      const from = (name: string, address: string) => logins.add({ ...login(name, clock.now), address }, 2);
+      assert.equal(await from('a', '2001:db8:0:1::1'), true);
+      assert.equal(await from('b', '2001:db8:0:1::2'), true);
+      assert.equal(await from('c', '2001:db8:0:1:ffff::3'), false);
+      assert.equal(await from('d', '2001:db8:0:2::1'), true);
+      await logins.remove('a'.repeat(22));
+      assert.equal(await from('e', '2001:db8:0:1::5'), true);
     });
 
     test('in all they are bounded: the oldest pending one goes, granted ones go by themselves', async () => {

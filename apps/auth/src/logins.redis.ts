@@ -1,11 +1,11 @@
 import type { Redis } from '@sallyport/cluster';
-import { NewerVersion, loadScript } from '@sallyport/cluster';
+import { clientPlace, NewerVersion, loadScript } from '@sallyport/cluster';
 import { LOGIN_VERSION, type Login } from './login.ts';
-import { MAX_LOGINS, type Logins } from './logins.ts';
+import { LOGIN_REST_MS, MAX_LOGINS, type Logins } from './logins.ts';
 
 /**
  * Logins that any replica of auth can go on with. A record lies under its id and goes by itself after its time; an index
- * of each address and one of all, sorted by the end of the time, bound how many are pending.
+ * of each address, sorted by the last reply, and one of all, sorted by the end of the time, bound how many are pending.
  */
 export class RedisLogins implements Logins {
   readonly #redis: Redis;
@@ -20,7 +20,12 @@ export class RedisLogins implements Logins {
   }
 
   async add(login: Login, maxPerAddress: number): Promise<boolean> {
-    const [added] = await this.#run('add', { ...entryOf(login), maxPerAddress, max: this.#max });
+    const [added] = await this.#run('add', {
+      ...entryOf(login),
+      maxPerAddress,
+      restMillis: LOGIN_REST_MS,
+      max: this.#max,
+    });
     return added === 1;
   }
 
@@ -46,8 +51,14 @@ export class RedisLogins implements Logins {
 const SCRIPT = loadScript('logins');
 
 function entryOf(login: Login) {
-  const { id, address, expiresAt, state } = login;
-  return { id, address, expiresAt, granted: state === 'granted', text: JSON.stringify(login) };
+  const { id, expiresAt, state } = login;
+  return {
+    id,
+    address: clientPlace(login.address),
+    expiresAt,
+    granted: state === 'granted',
+    text: JSON.stringify(login),
+  };
 }
 
 /** What a replica wrote; one of a newer release may have written it. */

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { lstat, open, readFile, realpath, rename, stat, unlink } from 'node:fs/promises';
+import { link, lstat, open, readFile, realpath, rename, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { processStart } from '@sallyport/cluster';
@@ -205,16 +205,24 @@ async function withLock<T>(path: string, work: () => Promise<T>): Promise<T> {
 }
 
 async function takeLock(path: string): Promise<boolean> {
+  // Linked when it is complete: nobody ever sees a lock without its owner, on a full disk either.
+  const claim = `${path}.${randomBytes(8).toString('hex')}`;
   try {
-    const handle = await open(path, 'wx', FILE_MODE);
-    await handle.writeFile(`${process.pid} ${await processStart(process.pid)}\n`);
-    await handle.close();
+    await writeFile(claim, `${process.pid} ${await processStart(process.pid)}\n`, {
+      mode: FILE_MODE,
+      flag: 'wx',
+    });
+    await link(claim, path);
     return true;
   } catch (error) {
     if (!isCode(error, 'EEXIST')) throw error;
+  } finally {
+    await unlink(claim).catch(() => undefined);
   }
-  const [pid = '', start = ''] = (await readFile(path, 'utf8').catch(() => '')).trim().split(' ');
-  if (Number(pid) > 0 && !(await isOwner(Number(pid), start))) {
+  const text = await readFile(path, 'utf8').catch(() => undefined);
+  if (text === undefined) return false; // given back meanwhile
+  const [pid = '', start = ''] = text.trim().split(' ');
+  if (!(Number(pid) > 0) || !(await isOwner(Number(pid), start))) {
     // Renamed first: only one of several waiters gets it, and the next round decides who has the lock.
     const stale = `${path}.${randomBytes(8).toString('hex')}`;
     await rename(path, stale).then(
@@ -227,6 +235,8 @@ async function takeLock(path: string): Promise<boolean> {
 
 /** The id may be another process's by now. Where no start can be seen the id alone counts. */
 async function isOwner(pid: number, start: string): Promise<boolean> {
+  // A lock of ours has our start: any other with our id is of a process before us.
+  if (pid === process.pid) return start === (await processStart(pid));
   try {
     process.kill(pid, 0);
   } catch (error) {

@@ -5,7 +5,7 @@
  *   edge       the port opens: a CONNECT with a good cookie is served from now on
  *   watching   health and metrics
  */
-import { StartError, type Supervision } from '@sallyport/chassis';
+import { StartError, type Log, type Supervision } from '@sallyport/chassis';
 import {
   certificateWarnings,
   poolsOf,
@@ -52,7 +52,7 @@ export interface Serving {
 
 export async function openServing(parts: ServingParts): Promise<Serving> {
   const { settings, log, metrics, now, node, version, closers, state, sessions, events } = parts;
-  const { engine, host } = await openHost(settings(), state, closers);
+  const { engine, host } = await openHost(settings(), state, log, closers);
   for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
 
   const certificates = await sentence(loadCertificates(settings()));
@@ -91,6 +91,7 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
 async function openHost(
   settings: Settings,
   state: StateFolder,
+  log: Log,
   closers: Closer[],
 ): Promise<{ engine: Engine; host: Host }> {
   const pools = Object.values(poolsOf(settings)).flat();
@@ -98,7 +99,13 @@ async function openHost(
   await recoverHost(state.path);
   const problems = await preflight({ device, pools, returnPath });
   if (problems.length > 0) throw new StartError(problems.map((problem) => problem.text).join('\n'));
-  const engine = await sentence(createEngine({ engine: settings.engine, device, pools, onLost: deviceLost }));
+  const engine = await sentence(
+    createEngine({
+      ...{ engine: settings.engine, device, pools, onLost: deviceLost },
+      onRestored: () =>
+        log.warn({ device }, 'the device was set down or lost its routes; it is as it was again'),
+    }),
+  );
   closers.push(() => engine.close());
   const host = await sentence(
     prepareHost({ device: engine.device, returnPath, pools, stateDir: state.path }),

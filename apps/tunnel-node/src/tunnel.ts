@@ -34,6 +34,8 @@ export class Tunnel implements StreamReceiver {
   #state: 'up' | 'closing' | 'closed' = 'up';
   /** Counters at the last checkpoint. */
   #checkpointed = 0;
+  /** Events of the session that this node knows of. */
+  #events: number;
 
   constructor(parts: TunnelParts, stream: ClientStream, owner: TunnelOwner) {
     this.id = parts.id;
@@ -45,6 +47,7 @@ export class Tunnel implements StreamReceiver {
     this.startedAt = owner.wallNow();
     this.stream = stream;
     this.#owner = owner;
+    this.#events = parts.session.n;
     const timers = channelTimers(parts.session.grant, parts.mobile);
     const settings = { ...timers, sessionRemainingSeconds: parts.sessionRemainingSeconds };
     const now = owner.now();
@@ -124,6 +127,26 @@ export class Tunnel implements StreamReceiver {
     if (rxPackets + txPackets === this.#checkpointed) return undefined;
     this.#checkpointed = rxPackets + txPackets;
     return this.usage();
+  }
+
+  /** The store has taken a checkpoint. */
+  handleRecorded(): void {
+    this.#events += 1;
+  }
+
+  /** The session's record as this node knows it. */
+  record(): Session {
+    const { session } = this;
+    const { rxBytes, txBytes, activeAt } = this.usage();
+    return {
+      ...session,
+      rxBytes: session.rxBytes - session.tunnelRxBytes + rxBytes,
+      txBytes: session.txBytes - session.tunnelTxBytes + txBytes,
+      tunnelRxBytes: rxBytes,
+      tunnelTxBytes: txBytes,
+      activeAt: activeAt > session.activeAt ? activeAt : session.activeAt,
+      n: this.#events,
+    };
   }
 
   describe(node: string, device: string): TunnelInfo {

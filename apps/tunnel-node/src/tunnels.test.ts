@@ -22,6 +22,39 @@ const certificates: ListenerCertificates = {
 };
 files.remove();
 
+describe('Tunnels: what the node holds', () => {
+  it('is the record of each session with a tunnel, and of those that ended here, but not of parked ones', async () => {
+    await using node = await start();
+    const [live, byNode, byStore, parked] = [
+      await node.up(),
+      await node.up(),
+      await node.up(),
+      await node.up(),
+    ];
+    live.client.send(PACKET.data, ipv4(live.address, '10.1.2.3', 100));
+    byNode.client.bye(BYE.userDisconnect);
+    await node.sessions.end(byStore.session.id, 'terminated');
+    parked.client.destroy();
+    await until(() => node.tunnels.size === 1);
+    await until(() => node.tunnels.holdings().length === 3);
+    const held = new Map(node.tunnels.holdings().map((session) => [session.id, session]));
+    const stored = await node.sessions.get(live.session.id);
+    const record = held.get(live.session.id);
+    assert.ok(stored && record);
+    assert.deepEqual([record.rxBytes, record.tunnelRxBytes], [100n, 100n]);
+    const same = { rxBytes: 0n, tunnelRxBytes: 0n, activeAt: 0n };
+    assert.deepEqual({ ...record, ...same }, { ...stored, ...same });
+    for (const [{ session }, reason] of [
+      [byNode, 'user-disconnect'],
+      [byStore, 'terminated'],
+    ] as const) {
+      const ended = held.get(session.id);
+      assert.deepEqual([ended?.state, ended?.endReason], ['closed', reason]);
+      assert.equal(ended?.n, (await node.sessions.get(session.id))?.n);
+    }
+  });
+});
+
 describe('Tunnels: packets', () => {
   it('answers CONNECT and carries packets both ways', async () => {
     await using node = await start();

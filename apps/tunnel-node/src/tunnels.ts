@@ -35,6 +35,7 @@ import { closingAnswer } from './answers.ts';
 import { admit, remainingSeconds, type Admitted } from './connect.ts';
 import type { ConnectHandler, ConnectHead } from './edge.ts';
 import type { ClientStream } from './listener.ts';
+import { EndedSessions } from './ended-sessions.ts';
 import { LostLeases } from './lost-leases.ts';
 import type { NodeMetrics, TunnelDrop } from './metrics.ts';
 import type { StrapMode } from './strap.ts';
@@ -75,6 +76,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   /** Connections that were told to end and when (monotonic ms): those that do not are cut off. */
   readonly #leaving = new Map<ClientStream, number>();
   readonly #lost = new LostLeases();
+  readonly #ended = new EndedSessions();
   /** What the store could not be told yet. */
   readonly #owed: (() => Promise<boolean>)[] = [];
   readonly #ticker: NodeJS.Timeout;
@@ -91,9 +93,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#log = options.log;
     this.#clock = options.clock ?? systemClock();
     this.engine = options.engine;
-    this.#stopNotices = this.#sessions.notices(options.node, (notices) => {
-      for (const notice of notices) this.#handleNotice(notice);
-    });
+    this.#stopNotices = this.#sessions.notices(options.node, (notices) => this.lose(notices));
     this.#ticker = setInterval(() => this.handleTick(), TICK_MS);
     this.#ticker.unref();
   }
@@ -282,6 +282,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#options.metrics.tunnelEnded(close.reason);
     this.#log.debug({ session: session.id, tunnel: tunnel.id, reason: close.reason }, 'tunnel ended');
     void this.#tell(store).then((done) => {
+      if (close.kind === 'end' && done !== false) this.#bury(tunnel, close.reason);
       // Fenced off: the session goes on elsewhere, and a DISCONNECT would end this client there too.
       this.#leave(tunnel, done === false ? undefined : close.frame);
     });
@@ -309,8 +310,14 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     if (tunnel === undefined || tunnel.lease.epoch > notice.upToEpoch) return;
     if (notice.reason === 'superseded') return this.#supersede(tunnel);
     this.#remove(tunnel);
+    this.#bury(tunnel, notice.reason);
     this.#options.metrics.tunnelEnded(notice.reason);
     this.#leave(tunnel, tunnel.disconnectFrame(notice.reason));
+  }
+
+  #bury(tunnel: Tunnel, endReason: Reason): void {
+    const record = tunnel.record();
+    this.#ended.add({ ...record, state: 'closed', endedAt: this.wallNow(), endReason, n: record.n + 1 });
   }
 
   /** Without a packet: the client may be the same process, and a DISCONNECT would end it. docs/protocol.md §6.4 */
@@ -354,6 +361,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#leaving.delete(stream);
     }
     this.#lost.handleTick(now);
+    this.#ended.handleTick(this.wallNow());
     for (const call of this.#owed.splice(0, OWED_PER_TICK)) void this.#tell(call);
     this.#publishTraffic();
   }
@@ -361,7 +369,13 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   #checkpoint(tunnel: Tunnel): void {
     const usage = tunnel.usageToCheckpoint();
     // Not owed when the store is away: the next one says the same and more.
-    if (usage) this.#sessions.checkpoint(tunnel.session.id, tunnel.lease, usage).catch(() => undefined);
+    if (!usage) return;
+    this.#sessions.checkpoint(tunnel.session.id, tunnel.lease, usage).then(
+      (done) => {
+        if (done) tunnel.handleRecorded();
+      },
+      () => undefined,
+    );
   }
 
   #publishTraffic(): void {
@@ -386,6 +400,17 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.handleClose(tunnel, { kind: 'park', reason, frame: tunnel.disconnectFrame(reason) });
     }
     return count;
+  }
+
+  /** Tunnels that the store gave to others, or whose sessions have ended. */
+  lose(notices: readonly Notice[]): void {
+    for (const notice of notices) this.#handleNotice(notice);
+  }
+
+  /** What a store that forgot must be told (C1): the session of each tunnel, and those that ended here lately. */
+  holdings(): Session[] {
+    const live = Array.from(this.#byId.values(), (tunnel) => tunnel.record());
+    return [...live, ...this.#ended.list(this.wallNow())];
   }
 
   /** From the node that has claimed them: the fast path beside the notices, and handled like one. */

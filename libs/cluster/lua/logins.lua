@@ -1,6 +1,6 @@
 -- Logins that are under way: `add`, `find`, `replace` (if it still has the revision), `remove`. Times are ms, the caller's.
 --   login:ID             a hash: text (the record), revision, address, granted
---   logins:ADDRESS       pending logins of one client address, by the end of their time
+--   logins-of:ADDRESS    pending logins of one client address (its /64 with IPv6), by the time of their last reply
 --   logins, logins:granted   all of them, by the end of their time
 local PENDING, GRANTED = KEY .. 'logins', KEY .. 'logins-granted'
 local NOW_MILLIS = ARGS.now
@@ -48,17 +48,29 @@ local function write()
     return
   end
   redis.call('ZADD', PENDING, digits(ARGS.expiresAt), ARGS.id)
-  redis.call('ZADD', addressKey(ARGS.address), digits(ARGS.expiresAt), ARGS.id)
+  redis.call('ZADD', addressKey(ARGS.address), digits(NOW_MILLIS), ARGS.id)
   redis.call('PEXPIRE', addressKey(ARGS.address), digits(left))
+end
+
+-- At the limit of an address the logins that rest longest yield, if they rest for long enough.
+local function makeRoom()
+  if ARGS.maxPerAddress == 0 then return true end
+  local key = addressKey(ARGS.address)
+  local excess = redis.call('ZCARD', key) + 1 - ARGS.maxPerAddress
+  if excess <= 0 then return true end
+  local rested = redis.call('ZRANGEBYSCORE', key, '-inf', digits(NOW_MILLIS - ARGS.restMillis), 'LIMIT', 0, excess)
+  for _, id in ipairs(rested) do
+    forget(id)
+    redis.call('ZREM', key, id)
+  end
+  return #rested == excess
 end
 
 if ARGS.verb == 'add' then
   forgetOld()
-  redis.call('ZREMRANGEBYSCORE', addressKey(ARGS.address), '-inf', NOW_MILLIS)
-  local pending = redis.call('ZCARD', addressKey(ARGS.address))
   local repeated = redis.call('HGET', keyOf(ARGS.id), 'text') == ARGS.text
   if repeated then return { HEAD, 1 } end
-  if ARGS.maxPerAddress > 0 and pending >= ARGS.maxPerAddress then return { HEAD, 0 } end
+  if not makeRoom() then return { HEAD, 0 } end
   forgetOldest(PENDING)
   write()
   return { HEAD, 1 }

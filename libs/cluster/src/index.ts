@@ -2,6 +2,7 @@ export * from './accounts.ts';
 export * from './addresses.ts';
 export * from './assertions.ts';
 export * from './auth-service.ts';
+export * from './client-place.ts';
 export * from './auth-wire.ts';
 export * from './clock.ts';
 export * from './cloud-events.ts';

@@ -224,6 +224,8 @@ class Connection {
   readonly #prefix: string;
   #lastError: unknown;
   #up = false;
+  #closed = false;
+  #again: NodeJS.Timeout | undefined;
   #slot = -1;
 
   constructor(settings: RedisSettings, prefix: string, onState: RedisOptionsOfOurs['onState']) {
@@ -240,6 +242,10 @@ class Connection {
       if (this.#up) onState?.(false, messageOf(this.#lastError));
       this.#up = false;
     });
+    // ioredis gives up for good when it is told of a failover while it asks the sentinels where to connect to.
+    this.#client.on('end', () => {
+      if (!this.#closed) this.#again = setTimeout(() => void this.#connect(), RETRY_MAX_MILLIS);
+    });
   }
 
   get ready(): boolean {
@@ -248,9 +254,7 @@ class Connection {
 
   async open(millis: number): Promise<void> {
     const until = performance.now() + millis;
-    if (this.#client.status === 'wait') {
-      void this.#client.connect().catch((error: unknown) => (this.#lastError ??= error));
-    }
+    if (this.#client.status === 'wait') void this.#connect();
     while (!this.#up) {
       const problem = problemOf(this.#lastError);
       if (problem !== undefined) throw new RedisProblem(`redis: ${nameOf(this.#settings)} ${problem}`);
@@ -279,13 +283,25 @@ class Connection {
 
   /** What was asked got no answer: the connection may lead nowhere. */
   renew(): void {
-    if (this.#client instanceof Client) this.#client.disconnect(true);
-    else for (const node of this.#client.nodes('all')) node.disconnect(true);
+    // One that still connects has a time limit of its own.
+    if (this.#client instanceof Client) {
+      if (this.#client.status === 'ready' || this.#client.status === 'connect') this.#client.disconnect(true);
+    } else for (const node of this.#client.nodes('all')) node.disconnect(true);
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#again);
     this.#client.disconnect();
     await Promise.resolve();
+  }
+
+  async #connect(): Promise<void> {
+    try {
+      await this.#client.connect();
+    } catch (error) {
+      this.#lastError ??= error;
+    }
   }
 
   async #nodeOf(cluster: Cluster, key: string): Promise<Client | undefined> {
@@ -425,6 +441,7 @@ function makeClient(settings: RedisSettings): Client | Cluster {
       name: settings.sentinelName,
       sentinelPassword: secretOf(settings.sentinelPasswordFile),
       sentinelRetryStrategy: backOff,
+      sentinelCommandTimeout: CONNECT_MILLIS,
       enableTLSForSentinelMode: settings.tls !== undefined,
       sentinelTLS: tlsOf(settings),
       failoverDetector: true,

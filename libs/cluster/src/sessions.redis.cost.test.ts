@@ -43,6 +43,12 @@ describe('what sessions in Redis cost', () => {
     assert.deepEqual(await up('nobody'), { ok: false, reason: 'pool-empty' });
   });
 
+  it('lets a parked session yield for the same price in a small and in a large pool that is full', async () => {
+    const few = await priceOfYielding('10.65.0.0/26');
+    const many = await priceOfYielding('10.66.0.0/21');
+    assert.ok(many < few * 2, `${few} and ${many} commands`);
+  });
+
   it(`keeps a session with a tunnel in at most ${BYTES} bytes, and runs one script for a resume`, async () => {
     const used = async () =>
       Number(/used_memory:(\d+)/.exec(String(await redis.call('INFO', 'memory')))?.[1]);
@@ -95,6 +101,35 @@ describe('what sessions in Redis cost', () => {
         end
       end`;
     await redis.call('EVAL', script, 1, `${redis.prefix}taken4`, count);
+  }
+
+  /** Fills the pool with parked sessions of as many users. @returns commands of one claim then, with fixed addresses. */
+  async function priceOfYielding(cidr: string): Promise<number> {
+    const grant = { ipv4Pools: [cidr] };
+    const [address = '', length] = cidr.split('/');
+    const reserved = [address.replace(/0$/, '9'), '192.0.2.1'];
+    sessions.configure({ maxClients: 0, connectsPerMinute: 0, reserved });
+    const free = 2 ** (32 - Number(length)) - 4;
+    for (let i = 0; i < free; i += 64) {
+      const group = Array.from({ length: Math.min(64, free - i) }, async (_, j) => {
+        const claim = await up(`parked${cidr}${i + j}`, grant);
+        assert.ok(claim.ok);
+        const usage = { rxBytes: 0n, txBytes: 0n, activeAt: 0n };
+        await sessions.park(claim.session.id, claim.lease, 'connection-lost', usage);
+      });
+      await Promise.all(group);
+    }
+    let commands = 0;
+    for (let i = 0; i < CLAIMS; i++) {
+      const session = await sessions.create(sampleLogin(hashToken(newToken()), `more${cidr}${i}`, grant));
+      await redis.call('CONFIG', 'RESETSTAT');
+      const claim = await sessions.claim(sampleClaim(session.tokenHash, 'c', { wantIpv6: false }));
+      assert.ok(claim.ok && !reserved.includes(claim.addresses.ipv4));
+      const stats = String(await redis.call('INFO', 'commandstats'));
+      for (const [, calls] of stats.matchAll(/calls=(\d+)/g)) commands += Number(calls) / CLAIMS;
+    }
+    assert.equal((await sessions.pools()).find(({ pool }) => pool === cidr)?.used, free);
+    return commands;
   }
 
   /** What the server does for one first claim: commands of the script, on average, and µs, the median. */

@@ -74,6 +74,9 @@ describe('a failover by the sentinel', () => {
     }
     await sentinel.servers[0]?.kill();
     await assert.rejects(sessions.find('00'), { name: 'StoreUnavailable' }, 'never "unknown"');
+    const promoted = async () =>
+      (await sentinel.servers[1]?.cli('INFO', 'replication'))?.includes('role:master');
+    await until(async () => (await promoted()) === true, 30_000);
     // The new primary has no replica until the old one is back, and refuses writes without one.
     await sentinel.servers[0]?.launch();
     for (const [i, { session, addresses }] of up.entries()) {
@@ -87,7 +90,7 @@ describe('a failover by the sentinel', () => {
 
 /** Repeats a call while the store is not available. */
 async function until2<T>(call: () => Promise<T>): Promise<T> {
-  const end = performance.now() + 30_000;
+  const end = performance.now() + 60_000;
   for (;;) {
     try {
       return await call();

@@ -12,13 +12,15 @@ export interface EngineSettings {
   mtuBytes?: number;
   /** Somebody took the device away: no packet passes any more, and the process should end with an error. */
   onLost?: () => void;
+  /** Somebody had set the device down or taken its routes away; they are there again. */
+  onRestored?: () => void;
 }
 
 /** Opens the device. @throws Error with one sentence for the operator. */
 export async function createEngine(settings: EngineSettings): Promise<Engine> {
   if (settings.engine === 'native') throw new Error(NATIVE_MISSING);
-  const { device, pools, mtuBytes = DEVICE_MTU_BYTES, onLost } = settings;
-  return new PortableEngine(await openTun({ device, pools, mtuBytes, onLost }));
+  const { device, pools, mtuBytes = DEVICE_MTU_BYTES, onLost, onRestored } = settings;
+  return new PortableEngine(await openTun({ device, pools, mtuBytes, onLost, onRestored }));
 }
 
 export const NATIVE_MISSING = 'The native engine is not built yet: set engine to auto or portable.';

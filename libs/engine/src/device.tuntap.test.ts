@@ -98,6 +98,32 @@ inNamespace(import.meta.url, () => {
     await gone;
   });
 
+  test('is as it was again after somebody set it down and up, or took a route away', async (t) => {
+    const pools = ['10.90.0.0/16', 'fd00:90::/48'];
+    let restored: () => void = () => undefined;
+    const engine = await createEngine({
+      ...{ engine: 'auto', device: 'sptest4', pools },
+      onRestored: () => restored(),
+    });
+    t.after(() => engine.close());
+    const picture = () =>
+      ip('-o', 'address', 'show', 'dev', 'sptest4') +
+      ip('route') +
+      ip('-6', 'route', 'show', 'dev', 'sptest4');
+    const before = picture();
+    for (const harm of [
+      ['link', 'set', 'sptest4', 'down'],
+      ['-6', 'route', 'delete', 'fd00:90::/48', 'dev', 'sptest4'],
+    ]) {
+      const again = new Promise<void>((resolve) => (restored = resolve));
+      ip(...harm);
+      if (harm.includes('down')) ip('link', 'set', 'sptest4', 'up');
+      assert.notEqual(picture(), before);
+      await again;
+      assert.equal(picture(), before);
+    }
+  });
+
   test('nothing is left of the device when its process is killed, and the name can be taken at once', async (t) => {
     const source = `
       import { createEngine } from ${JSON.stringify(new URL('./create.js', import.meta.url).href)};

@@ -10,7 +10,7 @@ import {
   type Cidr,
 } from '@sallyport/protocol';
 import { CommandFailed, run } from './commands.ts';
-import { isRecord } from './ip-command.ts';
+import { hostRoutes, isRecord } from './ip-command.ts';
 import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
 
 /**
@@ -21,6 +21,8 @@ import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
  * 3. One read at a time, into one buffer. It sits in a thread of libuv's pool all the time: UV_THREADPOOL_SIZE ≥ 8.
  * 4. Deleting the device ends the waiting read; then the descriptor is closed. When the process dies the kernel does
  *    both, and its addresses and routes go with it.
+ *
+ * While it is open it is looked at: somebody who sets it down and up takes its routes away (`keepConfigured`).
  *
  * The streams of the package are not used: they allocate 64 KiB per packet, and a write after their end is a fault.
  */
@@ -33,7 +35,7 @@ export async function openTun(settings: TunSettings): Promise<PacketDevice> {
     closeSync(tun.fd);
     throw error;
   }
-  return new TunDevice(settings.device, tun.fd, settings.onLost);
+  return new TunDevice(settings, tun.fd);
 }
 
 export interface TunSettings {
@@ -44,22 +46,30 @@ export interface TunSettings {
   pools: readonly string[];
   /** Somebody took the device away, for example by `ip link delete`: no packet passes any more. */
   onLost?: (() => void) | undefined;
+  /** Somebody set it down or took routes away: it is as it was again. */
+  onRestored?: (() => void) | undefined;
 }
 
 class TunDevice implements PacketDevice {
   readonly name: string;
   readonly #fd: number;
-  readonly #onLost: (() => void) | undefined;
+  readonly #settings: TunSettings;
+  readonly #watch: NodeJS.Timeout;
   readonly #buffer = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES);
   #queueDrops = 0;
   #closing: Promise<void> | undefined;
+  #checking: Promise<void> | undefined;
   /** Ends when the last read has come back. */
   #reading: Promise<void> = Promise.resolve();
 
-  constructor(name: string, fd: number, onLost: (() => void) | undefined) {
-    this.name = name;
+  constructor(settings: TunSettings, fd: number) {
+    this.name = settings.device;
     this.#fd = fd;
-    this.#onLost = onLost;
+    this.#settings = settings;
+    this.#watch = setInterval(() => {
+      this.#checking ??= this.#keepConfigured();
+    }, WATCH_MS);
+    this.#watch.unref();
   }
 
   start(onPacket: (packet: Uint8Array) => void): void {
@@ -68,7 +78,7 @@ class TunDevice implements PacketDevice {
         read(this.#fd, this.#buffer, 0, MAX_PACKET_BYTES, null, (error, length) => {
           if (this.#closing || (error && !TRANSIENT.has(error.code ?? ''))) {
             stopped();
-            if (!this.#closing) this.#onLost?.();
+            if (!this.#closing) this.#settings.onLost?.();
             return;
           }
           try {
@@ -110,7 +120,23 @@ class TunDevice implements PacketDevice {
     return this.#closing;
   }
 
+  async #keepConfigured(): Promise<void> {
+    try {
+      if (await hasRoutes(this.#settings)) return;
+      if (this.#closing) return;
+      await configureDevice(this.#settings);
+      this.#settings.onRestored?.();
+    } catch (error) {
+      // A device that is gone ends the read, and that is told; anything else is tried again.
+      if (!(error instanceof CommandFailed)) throw error;
+    } finally {
+      this.#checking = undefined;
+    }
+  }
+
   async #remove(): Promise<void> {
+    clearInterval(this.#watch);
+    await this.#checking;
     await run('ip', ['link', 'delete', 'dev', this.name]).catch((error: unknown) => {
       // Somebody else deleted it: that ends the read as well.
       if (!(error instanceof CommandFailed)) throw error;
@@ -194,6 +220,15 @@ async function configureDevice(settings: TunSettings): Promise<void> {
   }
 }
 
+/** Without its routes no packet comes to it; the kernel drops them with the link. */
+async function hasRoutes({ device, pools }: TunSettings): Promise<boolean> {
+  const wanted = pools.map(parseCidr).filter((pool) => pool !== undefined);
+  const present = new Set<string>();
+  for (const family of new Set(wanted.map((pool) => pool.family)))
+    for (const { destination } of await hostRoutes(family, device)) present.add(formatCidr(destination));
+  return wanted.every((pool) => present.has(formatCidr(pool)));
+}
+
 /** The gateway's address in each pool that lies in no other. */
 export function gatewayAddresses(pools: readonly Cidr[]): string[] {
   const outer = pools.filter(
@@ -214,6 +249,7 @@ export const ROUTE_PROTOCOL = 183;
 /** Largest IP packet. */
 const MAX_PACKET_BYTES = 65_535;
 const TRANSIENT = new Set(['EAGAIN', 'EINTR']);
+const WATCH_MS = 3000;
 const NAME_TRIES = 20;
 const NAME_RETRY_MS = 100;
 

@@ -27,6 +27,20 @@ inNamespace(import.meta.url, () => {
     assert.equal(udpPayload(await client6.next()), GATEWAY6);
   });
 
+  test('clients reach each other, and the kernel tells neither of a shorter way', async (t) => {
+    const engine = await createEngine({ engine: 'auto', device: 'sphost0', pools: CONTRACT_POOLS });
+    t.after(() => engine.close());
+    const host = await prepareHost({ ...settings(t), returnPath: 'none' });
+    t.after(() => host.close());
+    const [one, two] = IPV4.clients;
+    const sender = attach(engine, 1, one);
+    const receiver = attach(engine, 2, two);
+    engine.write(1, [udpPacket(one, two, text('hello'))]);
+    assert.equal(udpPayload(await receiver.next()), 'hello');
+    while (engine.stats().drops.redirect === 0) await new Promise((done) => setTimeout(done, 5));
+    assert.equal(sender.waiting, 0);
+  });
+
   test('with return-path none the host sees the address of the client', async (t) => {
     const behind = await hostBehind(t);
     const engine = await createEngine({ engine: 'auto', device: 'sphost0', pools: CONTRACT_POOLS });

@@ -26,13 +26,16 @@ export async function interfaceAddresses(): Promise<InterfaceAddress[]> {
   return found;
 }
 
-export async function hostRoutes(): Promise<HostRoute[]> {
+/** @param only of one family and one device. */
+export async function hostRoutes(only?: 'ipv4' | 'ipv6', device?: string): Promise<HostRoute[]> {
   const found: HostRoute[] = [];
-  for (const family of ['-4', '-6']) {
-    for (const route of records(await ipJson([family, 'route', 'show']))) {
+  const families = only === undefined ? ['-4', '-6'] : [only === 'ipv4' ? '-4' : '-6'];
+  for (const family of families) {
+    const where = device === undefined ? [] : ['dev', device];
+    for (const route of records(await ipJson([family, 'route', 'show', ...where]))) {
       const destination = parseCidr(text(route['dst']));
       if (destination)
-        found.push({ device: text(route['dev']), destination, protocol: text(route['protocol']) });
+        found.push({ device: device ?? text(route['dev']), destination, protocol: text(route['protocol']) });
     }
   }
   return found;

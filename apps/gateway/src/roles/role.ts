@@ -2,11 +2,13 @@
 import { configMetrics, processMetrics, serveHealth, StartError, type Supervision } from '@sallyport/chassis';
 import {
   PeerCertificates,
+  type Assertions,
   type EventLog,
   type NodeIdentity,
   type Nodes,
   type Occurrence,
   type PeerRole,
+  type SessionLimits,
   type Sessions,
   type Settings,
 } from '@sallyport/cluster';
@@ -26,6 +28,8 @@ export interface RoleOptions {
 /** The store of the cluster, as the roles need it. */
 export interface ClusterStore {
   sessions: Sessions;
+  /** Absent = the store forgets nothing while this process lives. */
+  assertions?: Assertions;
   /** For auth only. */
   logins?: Logins;
   nodes: Nodes;
@@ -39,7 +43,7 @@ export interface StoreSurroundings extends Pick<ProcessParts, 'log' | 'metrics'>
   node: NodeIdentity;
   role: PeerRole;
   /** Refusals of the whole cluster: those of the present configuration. */
-  limits: { maxClients: number; connectsPerMinute: number };
+  limits: SessionLimits;
 }
 
 /** @throws Error with one sentence: what to mend. */

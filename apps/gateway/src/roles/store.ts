@@ -31,6 +31,7 @@ export const openStore: OpenStore = async (settings, around) => {
     const outbox = role === 'auth' ? await openOutbox(redis, sessions, settings, around) : undefined;
     return {
       sessions,
+      assertions: sessions,
       ...(role === 'auth' && { logins: await openLogins(redis) }),
       nodes: new RedisNodes(redis),
       events,

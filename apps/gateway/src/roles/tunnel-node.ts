@@ -12,6 +12,7 @@ import { stateFolder } from '../first-run.ts';
 import { NodeLife } from '../node-life.ts';
 import { calm, openServing } from '../serving.ts';
 import { deferred, limitsOf, nodeEvent, sentence, starting, type Running } from '../wiring.ts';
+import { asserting } from './asserting.ts';
 import { addressesOf, openRole, type RoleOptions } from './role.ts';
 
 /** @throws StartError */
@@ -24,7 +25,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     const limits = limitsOf(settings());
     const store = await sentence(options.openStore(settings(), { log, metrics, node, role, limits }));
     closers.push(() => store.close());
-    const { sessions, nodes, events } = store;
+    const { sessions, assertions, nodes, events } = store;
     const parked = await sentence(sessions.announce(node));
     log.info({ parked }, 'announced');
 
@@ -32,12 +33,16 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     const state = stateFolder(options.stateDir);
     const upstreams = deferred<Record<UpstreamName, Upstream>>();
     let life: NodeLife | undefined;
+    // After the tunnels and the heartbeat have stopped. A drain outlives the process, so such a node is not forgotten.
+    closers.push(() => (life === undefined || life.draining ? undefined : nodes.leave(node)));
     const { tunnels, listener, lifecycle } = await openServing({
       ...{ ...parts, role, state, sessions, events, supervision: options.supervision },
       upstreams: upstreams.promise,
       notReady: () => life?.notReady() ?? [],
       notes: () => life?.notes() ?? [],
     });
+
+    if (assertions) closers.push(asserting({ assertions, tunnels, node, log }));
 
     // 3. upstreams
     const portal = httpUpstream({ role: 'portal', addresses: portals, certificates });
