@@ -92,6 +92,10 @@ export class Cluster {
     this.#clients = parts.clients;
   }
 
+  /** Of the broker, not of what started it. */
+  get kafkaPid(): number {
+    return Number(KAFKA_READY.exec(this.kafka.output)?.[1] ?? -1);
+  }
   get nodes(): readonly NodeMember[] {
     return this.services.nodes;
   }
@@ -179,7 +183,7 @@ export class Cluster {
       users: this.users,
       admin: this.admin,
       redis: { pid: this.services.redis.pid, port: this.#ports.redis },
-      kafka: { pid: kafkaPid(this.kafka), port: this.#ports.kafka, prefix: 'local' },
+      kafka: { pid: this.kafkaPid, port: this.#ports.kafka, prefix: 'local' },
       services: [...this.services.auth, ...this.services.portal, ...this.services.downloader].map(
         ({ name, pid, namespace }) => ({ name, pid, namespace }),
       ),
@@ -239,11 +243,6 @@ function kafkaMember(lab: Lab, { kafka, controller }: Ports): Member {
     spawn: { holdInput: true },
     ready: KAFKA_READY,
   });
-}
-
-/** Of the broker, not of what started it. */
-function kafkaPid(kafka: Member): number {
-  return Number(KAFKA_READY.exec(kafka.output)?.[1] ?? -1);
 }
 
 /** A port of the core on this machine's loopback: the stores are reached from outside the namespaces, too. */
