@@ -81,7 +81,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   const sessions = await openSessions(settings(), state, { node, now, events, log }, closers);
 
   // 3. host
-  const { engine, host } = await openHost(settings(), state, closers);
+  const { engine, host } = await openHost(settings(), state, log, closers);
   for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
 
   // 4. node
@@ -92,6 +92,7 @@ async function start(options: GatewayOptions, closers: Closer[], close: Closer):
   const tunnelNode = await sentence(
     openTunnelNode({
       ...{ settings: settings(), certificates, node, sessions, engine, metrics, log },
+      returnPath: host.returnPath,
       supervision: options.supervision,
       upstreams: services.promise,
     }),
@@ -184,17 +185,25 @@ export function limitsOf(settings: Settings): { maxClients: number; connectsPerM
 async function openHost(
   settings: Settings,
   state: StateFolder,
+  log: Log,
   closers: Closer[],
 ): Promise<{ engine: Engine; host: Host }> {
   const pools = Object.values(poolsOf(settings)).flat();
-  const { device, returnPath } = settings;
+  const { device, returnPath, natAddresses } = settings;
+  const poolRoutes = returnPath !== 'routed';
   await recoverHost(state.path);
-  const problems = await preflight({ device, pools, returnPath });
+  const problems = await preflight({ device, pools });
   if (problems.length > 0) throw new StartError(problems.map((problem) => problem.text).join('\n'));
-  const engine = await sentence(createEngine({ engine: settings.engine, device, pools, onLost: deviceLost }));
+  const engine = await sentence(
+    createEngine({ engine: settings.engine, device, pools, poolRoutes, onLost: deviceLost }),
+  );
   closers.push(() => engine.close());
   const host = await sentence(
-    prepareHost({ device: engine.device, returnPath, pools, stateDir: state.path }),
+    prepareHost({
+      ...{ device: engine.device, returnPath, natAddresses, pools, stateDir: state.path },
+      onProblem: (problem) =>
+        log.error({ problem }, 'the routes of clients cannot be set; they are tried again'),
+    }),
   );
   closers.push(() => host.close());
   return { engine, host };

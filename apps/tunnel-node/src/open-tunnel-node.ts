@@ -1,6 +1,6 @@
 import type { Log, Metrics, Supervision } from '@sallyport/chassis';
 import { routeOf, type NodeIdentity, type Sessions, type Settings, type Upstream } from '@sallyport/cluster';
-import type { Engine } from '@sallyport/engine';
+import type { Engine, ReturnPath } from '@sallyport/engine';
 import { Edge, type EdgeLimits, type UpstreamName } from './edge.ts';
 import { TlsListener } from './listener.tls.ts';
 import type { AddressRules, Listener, ListenerCertificates } from './listener.ts';
@@ -14,6 +14,8 @@ export interface TunnelNodeParts {
   sessions: Sessions;
   /** Stays open at `close`: whoever opened it closes it. */
   engine: Engine;
+  /** Likewise. */
+  returnPath: ReturnPath;
   /** CONNECT is served before these are there; other requests wait for them. */
   upstreams: Promise<Record<UpstreamName, Upstream>>;
   metrics: Metrics;
@@ -46,13 +48,14 @@ export interface TunnelNode {
 
 /** Resolves when the port is open. @throws Error with one sentence for the operator. */
 export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode> {
-  const { settings, certificates, node, sessions, engine, metrics, log, limits = {} } = parts;
+  const { settings, certificates, node, sessions, engine, returnPath, metrics, log, limits = {} } = parts;
   const { edge: edgeLimits = {}, ...tunnelLimits } = limits;
   const listener = parts.listener ?? listenerOf(settings, log, parts.supervision);
   listener.prepare(certificates, addressRules(settings))();
   const nodeMetrics = new NodeMetrics(metrics);
   const tunnels = new Tunnels({
-    ...{ node, gatewayName: node.name, sessions, engine, strap: settings.strap, metrics: nodeMetrics },
+    ...{ node, gatewayName: node.name, sessions, engine, returnPath },
+    ...{ strap: settings.strap, metrics: nodeMetrics },
     ...tunnelLimits,
     ...(parts.now && { now: parts.now }),
     log: log.child({ part: 'tunnels' }),
@@ -77,7 +80,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
     await close();
     throw error;
   }
-  observeNode(metrics, { listener, engine, tunnels });
+  observeNode(metrics, { listener, engine, returnPath, tunnels });
   return {
     tunnels,
     listener,

@@ -20,7 +20,7 @@ import {
   type Sessions,
   type TunnelInfo,
 } from '@sallyport/cluster';
-import type { Engine } from '@sallyport/engine';
+import type { Engine, ReturnPath } from '@sallyport/engine';
 import {
   connectAnswer,
   ProtocolError,
@@ -44,6 +44,8 @@ export interface TunnelsOptions {
   gatewayName: string;
   sessions: Sessions;
   engine: Engine;
+  /** Told of the addresses of all tunnels. */
+  returnPath: ReturnPath;
   strap: StrapMode;
   /** CONNECTs that may wait for the store at once. */
   connectsAtOnce?: number;
@@ -181,11 +183,11 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 
   #attach(tunnel: Tunnel, session: Session): void {
+    const addresses = { ...tunnel.addresses, ipv6PrefixLength: session.grant.ipv6SubnetPrefix };
     try {
       this.engine.attach({
         tunnelId: tunnel.id,
-        ...tunnel.addresses,
-        ipv6PrefixLength: session.grant.ipv6SubnetPrefix,
+        ...addresses,
         mtuBytes: tunnel.mtuBytes,
         onPackets: (packets) => tunnel.deliver(packets),
       });
@@ -193,6 +195,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#settle(tunnel, { kind: 'park', reason: 'error' });
       throw error;
     }
+    this.#options.returnPath.announce(tunnel.id, addresses);
     this.#byId.set(tunnel.id, tunnel);
     this.#bySession.set(session.id, tunnel);
   }
@@ -294,6 +297,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   #remove(tunnel: Tunnel): void {
     tunnel.silence();
     this.engine.detach(tunnel.id);
+    this.#options.returnPath.withdraw(tunnel.id);
     this.#byId.delete(tunnel.id);
     if (this.#bySession.get(tunnel.session.id) === tunnel) this.#bySession.delete(tunnel.session.id);
   }

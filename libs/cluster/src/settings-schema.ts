@@ -105,6 +105,7 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
     engine: values.engine ?? SETTINGS_KEYS.engine.default,
     listener: values.listener ?? SETTINGS_KEYS.listener.default,
     returnPath: values['return-path'] ?? SETTINGS_KEYS['return-path'].default,
+    natAddresses: values['nat-addresses'] ?? SETTINGS_KEYS['nat-addresses'].default,
     node: {
       name: node.name ?? nodeKeys.name.default,
       number: node.number ?? nodeKeys.number.default,
@@ -200,6 +201,7 @@ const START_ONLY = {
   engine: 'engine',
   listener: 'listener',
   'return-path': 'returnPath',
+  'nat-addresses': 'natAddresses',
   node: 'node',
   'users-file': 'usersFile',
 } as const satisfies Record<string, keyof Settings>;

@@ -17,7 +17,7 @@ import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
  * The TUN device by the package `tuntap2`; the only file on it.
  *
  * 1. The package opens /dev/net/tun; the kernel names the device.
- * 2. It gets our name, MTU and queue, the gateway's address in each pool, and a route for each pool.
+ * 2. It gets our name, MTU and queue, the gateway's address in each pool, and a route for each pool if these are wanted.
  * 3. One read at a time, into one buffer. It sits in a thread of libuv's pool all the time: UV_THREADPOOL_SIZE ≥ 8.
  * 4. Deleting the device ends the waiting read; then the descriptor is closed. When the process dies the kernel does
  *    both, and its addresses and routes go with it.
@@ -42,6 +42,8 @@ export interface TunSettings {
   mtuBytes: number;
   /** CIDRs of all pools, IPv4 and IPv6. */
   pools: readonly string[];
+  /** Whether the device takes all packets for the pools; else whoever sets routes of tunnels says which. */
+  poolRoutes: boolean;
   /** Somebody took the device away, for example by `ip link delete`: no packet passes any more. */
   onLost?: (() => void) | undefined;
 }
@@ -188,6 +190,7 @@ async function configureDevice(settings: TunSettings): Promise<void> {
       ...(length === '128' ? ['nodad'] : []),
     ]);
   }
+  if (!settings.poolRoutes) return;
   for (const pool of new Set(pools.map(formatCidr))) {
     const family = pool.includes(':') ? '-6' : '-4';
     await run('ip', [family, 'route', 'replace', pool, 'dev', device, 'proto', String(ROUTE_PROTOCOL)]);
