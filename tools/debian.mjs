@@ -108,6 +108,8 @@ const NEEDS = {
     { tool: 'sysctl', package: 'procps' },
     { tool: 'redis-server', package: 'redis-server' },
     { tool: 'redis-cli', package: 'redis-tools' },
+    { tool: 'bird', package: 'bird2' },
+    { tool: 'conntrack', package: 'conntrack' },
   ],
   bench: [
     { tool: 'python3', package: 'python3' },

@@ -2,13 +2,9 @@ import { execFile } from 'node:child_process';
 
 /** A program could not be run, or said no. The message is one sentence with its last words. */
 export class CommandFailed extends Error {
-  /** It is not installed. */
-  readonly missing: boolean;
-
-  constructor(message: string, options?: ErrorOptions & { missing?: boolean }) {
+  constructor(message: string, options?: ErrorOptions) {
     super(message, options);
     this.name = 'CommandFailed';
-    this.missing = options?.missing ?? false;
   }
 }
 
@@ -41,11 +37,11 @@ export function attempt(program: string, args: readonly string[], input = ''): P
           resolve({ code, stdout, stderr });
           return;
         }
-        const missing = code === 'ENOENT';
-        const text = missing
-          ? `The program ${program} is missing: install the package ${PACKAGES[program] ?? program}.`
-          : `${program} ${args.join(' ')} failed: ${error?.message ?? 'no exit code'}`;
-        reject(new CommandFailed(text, { cause: error, missing }));
+        const text =
+          code === 'ENOENT'
+            ? `The program ${program} is missing: install the package ${PACKAGES[program] ?? program}.`
+            : `${program} ${args.join(' ')} failed: ${error?.message ?? 'no exit code'}`;
+        reject(new CommandFailed(text, { cause: error }));
       },
     );
     child.stdin?.on('error', () => undefined);

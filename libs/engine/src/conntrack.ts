@@ -4,13 +4,13 @@ import { attempt, CommandFailed } from './commands.ts';
 /**
  * Takes connections of addresses that left this node out of the kernel's tracking: when the address comes back, what was
  * tracked before its absence would make firewalls drop its packets as invalid, or let in what belonged to somebody else.
- * Works where the program `conntrack` is installed and something is tracked; else there is nothing to do.
+ * Works where the program `conntrack` (1.4.7, with --load-file) is installed and something is tracked; else not.
  */
 export class Conntrack {
   /** Prefixes, each once, the oldest first. */
   readonly #waiting = new Set<string>();
   #working: Promise<void> | undefined;
-  #missing = false;
+  #unusable = false;
   #closed = false;
 
   get waiting(): number {
@@ -19,7 +19,7 @@ export class Conntrack {
 
   /** @param prefix as `10.90.0.5/32` or `fd90::5/128`. */
   forget(prefix: string): void {
-    if (this.#missing || this.#closed) return;
+    if (this.#unusable || this.#closed) return;
     for (const oldest of this.#waiting) {
       if (this.#waiting.size < MAX_WAITING_PREFIXES) break;
       // Untold it ends by its own timeout.
@@ -44,12 +44,13 @@ export class Conntrack {
       for (const prefix of prefixes) this.#waiting.delete(prefix);
       if (tracksNothing()) continue;
       try {
-        await attempt('conntrack', ['--load-file', '-'], prefixes.map(deletions).join(''));
+        const { code } = await attempt('sh', ['-c', LOAD], prefixes.map(deletions).join(''));
+        this.#unusable = code !== 0;
       } catch (error) {
+        // It took too long: the next ones are tried all the same.
         if (!(error instanceof CommandFailed)) throw error;
-        this.#missing ||= error.missing;
       }
-      if (this.#missing) this.#waiting.clear();
+      if (this.#unusable) this.#waiting.clear();
     }
     this.#working = undefined;
   }
@@ -68,6 +69,8 @@ function tracksNothing(): boolean {
   }
 }
 
+/** It opens /dev/stdin by name, which must be a pipe then; ours is a socket. It finds nothing to delete: 0. */
+const LOAD = 'cat | conntrack --load-file -';
 export const MAX_WAITING_PREFIXES = 16_384;
 /** Each reads the whole table, so a run must end within the limit of a command. */
 const PREFIXES_PER_RUN = 128;
