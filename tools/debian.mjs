@@ -106,6 +106,10 @@ const NEEDS = {
     { tool: 'git', package: 'git' },
     { tool: 'perl', package: 'perl' },
     { tool: 'sysctl', package: 'procps' },
+    { tool: 'haproxy', package: 'haproxy' },
+    // The Kafka broker (tools/kafka.mjs).
+    { tool: 'java', package: 'default-jre-headless' },
+    { tool: 'mvn', package: 'maven' },
     { tool: 'redis-server', package: 'redis-server' },
     { tool: 'redis-cli', package: 'redis-tools' },
     { tool: 'bird', package: 'bird2' },

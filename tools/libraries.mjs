@@ -4,8 +4,9 @@ const NEST = [
   'apps/*/src/**/*.controller.ts',
   'apps/gateway/src/{main,services}.ts',
   'apps/gateway/src/admin/serve-admin.ts',
+  'apps/gateway/src/roles/serve-rpc.ts',
 ];
-const GRPC = ['libs/cluster/src/rpc.ts', 'apps/gateway/src/cli/admin-client.ts'];
+const GRPC = ['libs/cluster/src/rpc-{client,server,health}.ts', 'apps/gateway/src/cli/admin-client.ts'];
 
 export const LIBRARY_OWNERS = {
   '@grpc/grpc-js': GRPC,
@@ -14,13 +15,14 @@ export const LIBRARY_OWNERS = {
   '@nestjs/core': NEST,
   '@nestjs/microservices': NEST,
   '@node-rs/argon2': ['apps/auth/src/passwords.ts'],
-  '@peculiar/x509': ['apps/gateway/src/first-run.ts'],
+  '@peculiar/x509': ['apps/gateway/src/first-run.ts', 'libs/cluster/src/pki.ts'],
   commander: ['apps/gateway/src/cli/program.ts'],
   ioredis: ['libs/cluster/src/redis.ts'],
   'ipaddr.js': ['libs/protocol/src/ip.ts'],
+  kafkajs: ['libs/cluster/src/kafka.ts'],
   pino: ['libs/chassis/src/log.ts'],
   'prom-client': ['libs/chassis/src/metrics.ts'],
-  'reflect-metadata': [...NEST, 'apps/gateway/src/first-run.ts'],
+  'reflect-metadata': [...NEST, 'apps/gateway/src/first-run.ts', 'libs/cluster/src/pki.ts'],
   rxjs: NEST,
   saxes: ['libs/protocol/src/xml.ts'],
   tuntap2: ['libs/engine/src/device.tuntap.ts'],

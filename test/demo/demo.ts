@@ -59,7 +59,11 @@ async function main(argv: readonly string[]): Promise<boolean> {
     if (options.anyconnect) good = (await tellAnyConnect(scene)) && good;
     if (options.keep && good) await keepUp(scene);
     if (scene.gateway.running) good = (await endStory(scene, client)) && good;
-    else note('The gateway was ended before.');
+    else {
+      note('The gateway is gone already, so the end of the session is not shown.');
+      // Only in `keepUp` it may have been told to go.
+      return options.keep && good;
+    }
     if (good) say(green('     Everything worked.'));
     return good;
   } finally {

@@ -8,6 +8,7 @@ const world = await World.open({
     'ipv6-network': [],
     route: ['198.51.100.0/24'],
     'max-same-clients': 2,
+    banner: 'Welcome.\nBe good.',
     groups: { guests: { 'max-same-clients': 0 } },
   },
 });
@@ -26,6 +27,13 @@ test('row 13: openconnect with a dead cookie says so and ends', async () => {
   const client = world.openconnect(ALICE, { more: ['-C', `webvpn=${'q8Zk'.repeat(11)}`] });
   assert.equal(await client.exited, 2);
   assert.match(client.output, /Cookie was rejected by server/);
+});
+
+test('openconnect shows the banner when the tunnel is up', async () => {
+  const client = world.openconnect(ALICE, { group: 'Staff' });
+  await client.whenUp();
+  assert.match(client.output, /^BANNER Welcome\. Be good\.$/m);
+  await client.stop();
 });
 
 test('row 13: one session more than a user may have is answered 503 with a reason', async () => {

@@ -124,7 +124,7 @@ test('V37: a client that asks for answers without reading them is bounded', asyn
 test('V37: packets with a foreign source address do not leave the tunnel', async () => {
   const { gateway, lab } = world;
   const { channel } = await (await world.loggedIn()).connect();
-  const dropped = () => gateway.metric('sallyport_engine_drops', { reason: 'source' });
+  const dropped = () => gateway.metric('sallyport_engine_drops_total', { reason: 'source' });
   const before = await dropped();
   for (let count = 0; count < 5; count++)
     channel.send(FRAME.data, echoRequest('203.0.113.99', lab.lanIpv4, count));

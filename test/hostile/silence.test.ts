@@ -25,7 +25,7 @@ test('2,000 silent connections take no slot and block no login', async () => {
       );
       await validLogin(world);
     },
-    { counter: 'sallyport_connections_accepted', atLeast: SILENT },
+    { counter: 'sallyport_connections_accepted_total', atLeast: SILENT },
   );
   for (const socket of sockets) socket.destroy();
   await eventually(
@@ -52,7 +52,7 @@ test('half a ClientHello is cut off in time', async () => {
         250,
       );
     },
-    { counter: 'sallyport_tls_handshakes', labels: { result: 'timeout' }, atLeast: 50 },
+    { counter: 'sallyport_tls_handshakes_total', labels: { result: 'timeout' }, atLeast: 50 },
   );
 });
 

@@ -4,18 +4,14 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Client, credentials } from '@grpc/grpc-js';
-import { loadSync } from '@grpc/proto-loader';
 import { NestFactory } from '@nestjs/core';
 import { Transport, type MicroserviceOptions } from '@nestjs/microservices';
 import {
   AUTH_WIRE,
-  fromWire,
+  authClient,
   type AuthService,
   type BeginRequest,
   type LoginAnswer,
-  type LogoutResponse,
-  type LookupResponse,
   type ReplyRequest,
 } from '@sallyport/cluster';
 import { begin, client, fakeAuth, formOf, line, PASSWORD, reply } from './auth.fake.ts';
@@ -60,10 +56,10 @@ before(async () => {
     logger: false,
   });
   await app.listen();
-  const { service, stop } = grpcClient(url);
-  overGrpc = service;
+  const wired = await authClient({ addresses: [url] });
+  overGrpc = wired;
   close = async () => {
-    stop();
+    wired.close();
     await app.close();
     await fake.close();
     await rm(dir, { recursive: true });
@@ -136,32 +132,6 @@ async function loggedIn(
   profile = '',
 ): Promise<LoginAnswer> {
   return auth.reply(reply(formOf(await auth.begin(begin({ profile }))), answers));
-}
-
-/** A client of the contract, the way other processes make theirs. */
-function grpcClient(url: string): { service: AuthService; stop: () => void } {
-  const contract = loadSync(AUTH_WIRE.protoPath, AUTH_WIRE.loader)[
-    `${AUTH_WIRE.package}.${AUTH_WIRE.service}`
-  ];
-  assert.ok(contract && !('format' in contract));
-  const stub = new Client(url, credentials.createInsecure());
-  const call = (name: string, request: object) => {
-    const method = contract[name];
-    assert.ok(method, name);
-    const { path, requestSerialize, responseDeserialize } = method;
-    return new Promise<unknown>((resolve, reject) => {
-      stub.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, (error, answer) =>
-        error ? reject(error) : resolve(fromWire(answer)),
-      );
-    });
-  };
-  const service: AuthService = {
-    begin: async (request) => (await call('Begin', request)) as LoginAnswer,
-    reply: async (request) => (await call('Reply', request)) as LoginAnswer,
-    logout: async (request) => (await call('Logout', request)) as LogoutResponse,
-    lookup: async (request) => (await call('Lookup', request)) as LookupResponse,
-  };
-  return { service, stop: () => stub.close() };
 }
 
 /** Random parts must be there, and nothing more is asked of them. */

@@ -1,9 +1,12 @@
 import { Controller, Inject, Injectable, UsePipes, type PipeTransform } from '@nestjs/common';
-import { GrpcMethod } from '@nestjs/microservices';
+import { GrpcMethod, Payload, RpcException } from '@nestjs/microservices';
 import {
+  beginRequestFrom,
   fromWire,
   hashToken,
   outlived,
+  replyRequestFrom,
+  WireError,
   type AuthService,
   type BeginRequest,
   type LoginAnswer,
@@ -34,6 +37,24 @@ export class FromWire implements PipeTransform {
   }
 }
 
+/** The same where a part that the contract allows to be absent is needed. */
+function needing(check: (message: unknown) => object): PipeTransform {
+  return {
+    transform(value: unknown) {
+      try {
+        return check(value);
+      } catch (error) {
+        if (error instanceof WireError)
+          throw new RpcException({ code: INVALID_ARGUMENT, message: error.message });
+        throw error;
+      }
+    },
+  };
+}
+
+/** gRPC status code. */
+const INVALID_ARGUMENT = 3;
+
 /** proto/auth.proto. It is an AuthService itself: `apps/gateway` calls it in process, others by gRPC. */
 @Controller()
 @UsePipes(FromWire)
@@ -45,23 +66,23 @@ export class AuthController implements AuthService {
   }
 
   @GrpcMethod('AuthService', 'Begin')
-  begin(request: BeginRequest): Promise<LoginAnswer> {
+  begin(@Payload(needing(beginRequestFrom)) request: BeginRequest): Promise<LoginAnswer> {
     return this.#parts.flow.begin(request);
   }
 
   @GrpcMethod('AuthService', 'Reply')
-  reply(request: ReplyRequest): Promise<LoginAnswer> {
+  reply(@Payload(needing(replyRequestFrom)) request: ReplyRequest): Promise<LoginAnswer> {
     return this.#parts.flow.reply(request);
   }
 
   @GrpcMethod('AuthService', 'Logout')
-  async logout(request: LogoutRequest): Promise<LogoutResponse> {
+  async logout(@Payload() request: LogoutRequest): Promise<LogoutResponse> {
     const session = await this.#parts.sessions.find(hashToken(request.token));
     return { ended: session !== undefined && (await this.#parts.sessions.end(session.id, 'logout')) };
   }
 
   @GrpcMethod('AuthService', 'Lookup')
-  async lookup(request: LookupRequest): Promise<LookupResponse> {
+  async lookup(@Payload() request: LookupRequest): Promise<LookupResponse> {
     const session = await this.#parts.sessions.find(hashToken(request.token));
     const ended =
       !session || session.state === 'closed' || outlived(session, BigInt(this.#parts.now()) * 1000n);

@@ -1,9 +1,18 @@
 import { Module, type DynamicModule } from '@nestjs/common';
-import type { EventLog, Sessions, Settings } from '@sallyport/cluster';
+import {
+  systemClock,
+  type Accounts,
+  type EventLog,
+  type ExplainPolicy,
+  type Sessions,
+  type Settings,
+} from '@sallyport/cluster';
 import type { Log, Metrics } from '@sallyport/chassis';
+import { ACCOUNT_PARTS, AccountController } from './account.controller.ts';
 import { Attempts } from './attempts.ts';
 import { AUTH_PARTS, AuthController, type AuthParts } from './auth.controller.ts';
 import { Directory } from './directory.ts';
+import { policyExplainer } from './explain.ts';
 import { LoginFlow } from './login-flow.ts';
 import { MemoryLogins, type Logins } from './logins.ts';
 import { CertificateMethod } from './methods/certificate.ts';
@@ -22,13 +31,15 @@ export interface AuthOptions {
   log: Log;
   /** Where logins are kept; in this process if absent. */
   logins?: Logins;
-  /** ms since 1970. */
+  /** ms since 1970; must not jump. Default: that of `systemClock`. */
   now?: () => number;
 }
 
 /** The parts of auth, made in order; who opened them closes them. */
 export interface OpenAuth extends AuthParts {
   directory: Directory;
+  /** The users, and what each would get. */
+  accounts: Accounts & { explain: ExplainPolicy };
   /** @returns the step that takes over, which does not fail. @throws UsersFileError */
   prepare(settings: Settings): Promise<() => Promise<void>>;
   close(): Promise<void>;
@@ -36,7 +47,9 @@ export interface OpenAuth extends AuthParts {
 
 /** @throws UsersFileError when `users-file` cannot be read or is wrong. */
 export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
-  const { settings, sessions, log, events, metrics, now = Date.now } = options;
+  const { settings, sessions, log, events, metrics } = options;
+  const clock = systemClock();
+  const now = options.now ?? (() => Number(clock() / 1000n));
   const directory = await Directory.open({
     file: settings().usersFile,
     required: () => usesPasswords(settings()),
@@ -64,6 +77,11 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
     sessions,
     now,
     directory,
+    accounts: {
+      list: () => directory.list(),
+      apply: (order) => directory.apply(order),
+      explain: policyExplainer(settings, directory),
+    },
     prepare: (next) => directory.prepare(usesPasswords(next)),
     async close() {
       directory.close();
@@ -86,11 +104,15 @@ function usesPasswords(settings: Settings): boolean {
 @Module({})
 export class AuthModule {
   /** The module over parts that are open: the same ones that the process calls directly. */
-  static with(parts: AuthParts): DynamicModule {
+  static with(parts: AuthParts & Partial<Pick<OpenAuth, 'accounts'>>): DynamicModule {
+    const { accounts } = parts;
     return {
       module: AuthModule,
-      controllers: [AuthController],
-      providers: [{ provide: AUTH_PARTS, useValue: parts }],
+      controllers: [AuthController, ...(accounts ? [AccountController] : [])],
+      providers: [
+        { provide: AUTH_PARTS, useValue: parts },
+        { provide: ACCOUNT_PARTS, useValue: { accounts, explain: accounts?.explain } },
+      ],
     };
   }
 }

@@ -46,6 +46,53 @@ test('a file that becomes bad or vanishes changes nothing, until it is good agai
   assert.equal((await sessions.list()).length, 3);
 });
 
+test('a file that is emptied is an error, whoever did it, unless a line says that nobody is meant to stand there', async (t) => {
+  const look = looks(t);
+  const { auth, parts, sessions, usersFile } = await started(t);
+  const id = await loggedIn(auth, 'alice');
+  for (const text of ['', '\n', '# header\n']) {
+    await writeFile(usersFile, text);
+    await assert.rejects(parts.directory.reload(), /nobody stands here .*'# no users'/);
+    await assert.rejects(parts.directory.prepare(true), UsersFileError);
+    await look();
+    await look();
+    assert.equal((await sessions.get(id))?.state, 'authed');
+  }
+  await writeFile(usersFile, '# header\n# no users\n');
+  await look();
+  await look();
+  assert.equal((await sessions.get(id))?.endReason, 'user-deleted');
+  await parts.directory.apply({ verb: 'add', name: 'alice', groups: [], password: PASSWORD });
+  await parts.directory.apply({ verb: 'delete', name: 'alice' });
+  assert.equal(await readFile(usersFile, 'utf8'), '# header\n# no users\n');
+  assert.deepEqual(parts.directory.list(), []);
+});
+
+test('who is missing, or has half a hash, while the file is being written keeps his sessions', async (t) => {
+  const look = looks(t);
+  const users = (await line('alice', '*')) + (await line('bob', '*')) + (await line('carl', '*'));
+  const { auth, parts, sessions, usersFile } = await started(t, { users });
+  for (const name of ['alice', 'bob', 'carl']) await loggedIn(auth, name);
+  const names = () =>
+    parts.directory
+      .list()
+      .map(({ name }) => name)
+      .join();
+  for (const length of [users.indexOf('bob') + 60, users.indexOf('carl')]) {
+    await writeFile(usersFile, users.slice(0, length));
+    await look();
+    await writeFile(usersFile, users + (await line('dora', '*')));
+    await look();
+    assert.equal(names(), 'alice,bob,carl,dora', 'who is added counts at once');
+    assert.equal((await sessions.list()).length, 3);
+    await writeFile(usersFile, users);
+    await look();
+    assert.equal(names(), 'alice,bob,carl,dora', 'gone perhaps');
+    await look();
+    assert.equal(names(), 'alice,bob,carl');
+  }
+});
+
 test('without a profile for passwords the file may be missing, and is read when it comes', async (t) => {
   const settings = { profiles: { staff: fakeProfile('staff', { methods: ['certificate'] }) } };
   const fake = await started(t, { settings, users: '' });
@@ -155,6 +202,15 @@ async function started(t: TestContext, options: Parameters<typeof fakeAuth>[0] =
 async function loggedIn(auth: Fake['auth'], username: string): Promise<string> {
   const form = formOf(await auth.begin(begin({ client: client() })));
   return grantedOf(await auth.reply(reply(form, { username, password: PASSWORD }))).sessionId;
+}
+
+/** In place of the timer. @returns one look, done. */
+function looks(t: TestContext): () => Promise<void> {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  return async () => {
+    t.mock.timers.tick(1000);
+    await sleep(50);
+  };
 }
 
 /** The file is looked at once a second, by the machine's clock. */

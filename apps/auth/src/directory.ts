@@ -5,9 +5,11 @@ import type { Log } from '@sallyport/chassis';
 import { costOf, hashProblem, hashPassword, passwordProblem, type HashRecipe } from './passwords.ts';
 import {
   changeUsersFile,
+  NO_USERS,
   readUsers,
   type ParsedUsers,
   UserChangeRefused,
+  UsersFileError,
   usersFileStamp,
   type UserChange,
   type UserRecord,
@@ -43,10 +45,13 @@ export class Directory {
   #users: UserTable = new Map();
   #costs: readonly string[] = [];
   #stamp = '';
+  /** Stamp of a file that was not taken at the last look, because it may be half written; '' = none. */
+  #unsettled = '';
   /** Sessions that could not be ended because the store did not answer: tried again at each look. */
   readonly #toEnd = new Map<string, Reason>();
   /** Sessions may be there whose users lost a right: groups or profiles changed, or the file did while nobody looked. */
   #recheck = true;
+  #complained = false;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> = Promise.resolve();
 
@@ -125,17 +130,41 @@ export class Directory {
   }
 
   async #look(): Promise<void> {
+    await this.#endLost().then(
+      () => (this.#complained = false),
+      (error: unknown) => this.#complain(error),
+    );
     try {
-      await this.#endLost();
       const stamp = await usersFileStamp(this.#parts.file);
       if (stamp === this.#stamp) return;
-      // Remembered even if the file is bad or gone: one complaint per state of the file.
-      this.#stamp = stamp;
-      await this.reload();
-      this.#parts.log.info({ users: this.#users.size }, 'users-file read again');
+      await this.#inTurn(() => this.#takeSettled(stamp));
     } catch (error) {
       this.#parts.log.warn({ err: error }, 'users-file not taken, the users read before stay');
     }
+  }
+
+  /**
+   * Not every program that writes the file renames a whole one into place. So who seems to be gone, or to have a broken
+   * hash, loses his sessions only when the file is the same at two looks.
+   */
+  async #takeSettled(stamp: string): Promise<void> {
+    // Remembered if the file is bad or gone: one complaint per state of the file.
+    const fresh = await this.#fromFile(this.#parts.required()).catch((error: unknown) => {
+      this.#stamp = stamp;
+      throw error;
+    });
+    const settled = fresh.stamp === this.#unsettled;
+    this.#unsettled = fresh.stamp;
+    if (!settled && maybeCutOff(this.#users, fresh.users)) return;
+    await this.#change(fresh);
+    this.#parts.log.info({ users: this.#users.size }, 'users-file read again');
+  }
+
+  /** Once until the store answers again. */
+  #complain(error: unknown): void {
+    const problem = error instanceof Error ? error.message : String(error);
+    if (!this.#complained) this.#parts.log.warn({ problem }, 'sessions could not be ended, tried again');
+    this.#complained = true;
   }
 
   async #inTurn(work: () => Promise<void>): Promise<void> {
@@ -156,12 +185,18 @@ export class Directory {
     await this.#endLost();
   }
 
-  /** A file that vanishes is an error: it would otherwise look like "all users deleted". */
+  /** A file that vanishes or becomes empty is an error: it would otherwise look like "all users deleted". */
   async #fromFile(required: boolean): Promise<FromFile> {
     const { file } = this.#parts;
     const mayMiss = !required && this.#users.size === 0;
-    if (mayMiss && (await usersFileStamp(file)) === '') return { users: new Map(), warnings: [], stamp: '' };
-    return readUsers(file);
+    if (mayMiss && (await usersFileStamp(file)) === '')
+      return { users: new Map(), warnings: [], vacant: true, stamp: '' };
+    const read = await readUsers(file);
+    if (read.vacant && this.#users.size > 0)
+      throw new UsersFileError([
+        `${file}: nobody stands here (if that is meant, write the line '${NO_USERS}')`,
+      ]);
+    return read;
   }
 
   #take(users: UserTable, stamp: string, warnings: string[]): void {
@@ -179,10 +214,12 @@ export class Directory {
   }
 
   async #endLost(): Promise<void> {
-    for (const [name, reason] of this.#toEnd) {
+    const asked = Array.from(this.#toEnd, async ([name, reason]) => {
       await this.#parts.sessions.endOfUser(name, reason);
       this.#toEnd.delete(name);
-    }
+    });
+    await Promise.allSettled(asked); // one that fails does not keep the others
+    await Promise.all(asked);
     if (!this.#recheck) return;
     for (const session of await this.#parts.sessions.list()) {
       const reason = this.#lossOf(session);
@@ -223,6 +260,14 @@ function lossOf(before: UserRecord, after: UserRecord | undefined): Reason | und
   if (after.locked && !before.locked) return 'user-locked';
   if (after.hash !== before.hash) return 'password-changed';
   return undefined;
+}
+
+/** Is somebody gone, or his hash broken, who was there before? */
+function maybeCutOff(before: UserTable, after: UserTable): boolean {
+  return [...before.values()].some(({ name, hash }) => {
+    const now = after.get(name);
+    return !now || (now.hash !== hash && hashProblem(now.hash) !== '');
+  });
 }
 
 type FromFile = ParsedUsers & { stamp: string };

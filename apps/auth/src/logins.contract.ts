@@ -67,6 +67,17 @@ export function loginsContract(
       assert.equal(await logins.add(login('i', clock.now), 1), true);
     });
 
+    test('IPv6 addresses of one /64 share the limit', async () => {
+      const { logins, clock } = await started();
+      const from = (name: string, address: string) => logins.add({ ...login(name, clock.now), address }, 2);
+      assert.equal(await from('a', '2001:db8:0:1::1'), true);
+      assert.equal(await from('b', '2001:db8:0:1::2'), true);
+      assert.equal(await from('c', '2001:db8:0:1:ffff::3'), false);
+      assert.equal(await from('d', '2001:db8:0:2::1'), true);
+      await logins.remove('a'.repeat(22));
+      assert.equal(await from('e', '2001:db8:0:1::5'), true);
+    });
+
     test('in all they are bounded: the oldest pending one goes, granted ones go by themselves', async () => {
       const { logins, clock } = await started(3);
       for (const name of ['a', 'b', 'c', 'd']) {

@@ -1,5 +1,5 @@
 import type { Redis } from '@sallyport/cluster';
-import { NewerVersion, loadScript } from '@sallyport/cluster';
+import { NewerVersion, clientPlace, loadScript } from '@sallyport/cluster';
 import { LOGIN_VERSION, type Login } from './login.ts';
 import { MAX_LOGINS, type Logins } from './logins.ts';
 
@@ -47,7 +47,8 @@ const SCRIPT = loadScript('logins');
 
 function entryOf(login: Login) {
   const { id, address, expiresAt, state } = login;
-  return { id, address, expiresAt, granted: state === 'granted', text: JSON.stringify(login) };
+  const place = clientPlace(address);
+  return { id, address: place, expiresAt, granted: state === 'granted', text: JSON.stringify(login) };
 }
 
 /** What a replica wrote; one of a newer release may have written it. */

@@ -1,3 +1,4 @@
+import { clientPlace } from '@sallyport/cluster';
 import type { Login } from './login.ts';
 
 /**
@@ -5,7 +6,10 @@ import type { Login } from './login.ts';
  * A store that cannot answer rejects with `StoreUnavailable`.
  */
 export interface Logins {
-  /** @param maxPerAddress pending logins of one client address; 0 = no limit. @returns false: that limit is reached. */
+  /**
+   * @param maxPerAddress pending logins of one client address (`clientPlace`); 0 = no limit. At the limit the one that
+   * nobody touched for longest yields, if that is LOGIN_REST_MS. @returns false: none does.
+   */
   add(login: Login, maxPerAddress: number): Promise<boolean>;
   /** @returns undefined: never heard of, or past its time. */
   find(id: string): Promise<Login | undefined>;
@@ -25,7 +29,8 @@ export class MemoryLogins implements Logins {
   readonly #pending = new Map<string, Login>();
   /** Granted ones wait for a repeat of the last reply; they have a shorter time. */
   readonly #granted = new Map<string, Login>();
-  readonly #perAddress = new Map<string, number>();
+  /** Pending ones: place to ids with the time of the last reply, that which rests longest first. */
+  readonly #perPlace = new Map<string, Map<string, number>>();
 
   /** @param now ms since 1970. */
   constructor(now: () => number, max = MAX_LOGINS) {
@@ -35,8 +40,8 @@ export class MemoryLogins implements Logins {
 
   add(login: Login, maxPerAddress: number): Promise<boolean> {
     this.#forgetOld();
-    const ofAddress = this.#perAddress.get(login.address) ?? 0;
-    if (maxPerAddress > 0 && ofAddress >= maxPerAddress) return Promise.resolve(false);
+    if (maxPerAddress > 0 && !this.#makeRoom(clientPlace(login.address), maxPerAddress))
+      return Promise.resolve(false);
     if (this.#pending.size >= this.#max) this.#forgetOldest(this.#pending);
     this.#put(login);
     return Promise.resolve(true);
@@ -55,7 +60,9 @@ export class MemoryLogins implements Logins {
       if (this.#granted.size >= this.#max) this.#forgetOldest(this.#granted);
       this.#granted.set(login.id, login);
     } else {
-      (this.#pending.has(login.id) ? this.#pending : this.#granted).set(login.id, login);
+      const pending = this.#pending.has(login.id);
+      (pending ? this.#pending : this.#granted).set(login.id, login);
+      if (pending) this.#touch(login);
     }
     return Promise.resolve(true);
   }
@@ -72,15 +79,37 @@ export class MemoryLogins implements Logins {
 
   #put(login: Login): void {
     this.#pending.set(login.id, login);
-    this.#perAddress.set(login.address, (this.#perAddress.get(login.address) ?? 0) + 1);
+    this.#touch(login);
+  }
+
+  #touch(login: Login): void {
+    const place = clientPlace(login.address);
+    const touched = this.#perPlace.get(place) ?? new Map<string, number>();
+    touched.delete(login.id);
+    touched.set(login.id, this.#now());
+    this.#perPlace.set(place, touched);
+  }
+
+  /** Many clients may share an address: logins that somebody leaves behind there must not keep the others out. */
+  #makeRoom(place: string, maxPerAddress: number): boolean {
+    const touched = this.#perPlace.get(place);
+    if (touched === undefined || touched.size < maxPerAddress) return true;
+    for (const [id, at] of touched) {
+      const login = this.#pending.get(id);
+      if (login === undefined || this.#now() - at < LOGIN_REST_MS) return false;
+      this.#forget(login);
+      if (touched.size < maxPerAddress) return true;
+    }
+    return true;
   }
 
   #forget(login: Login): void {
     this.#granted.delete(login.id);
     if (!this.#pending.delete(login.id)) return;
-    const left = (this.#perAddress.get(login.address) ?? 1) - 1;
-    if (left > 0) this.#perAddress.set(login.address, left);
-    else this.#perAddress.delete(login.address);
+    const place = clientPlace(login.address);
+    const touched = this.#perPlace.get(place);
+    touched?.delete(login.id);
+    if (touched?.size === 0) this.#perPlace.delete(place);
   }
 
   #forgetOld(): void {
@@ -99,5 +128,10 @@ export class MemoryLogins implements Logins {
   }
 }
 
+/**
+ * How long a login rests before it yields to another one of its address. It bounds guesses too: an address has at most
+ * `max-logins-per-address` × `max-login-tries` in this time.
+ */
+export const LOGIN_REST_MS = 30_000;
 /** Pending logins, and granted ones, at about 1 KB each. */
 export const MAX_LOGINS = 20_000;

@@ -8,6 +8,7 @@ import {
   HASH_CONCURRENCY,
   MAX_CRYPT_ROUNDS,
   MAX_PASSWORD_LENGTH,
+  MAX_HASH_WAIT_MS,
   MAX_WAITING_HASHES,
   Passwords,
 } from './passwords.ts';
@@ -121,8 +122,21 @@ test('checks are few at a time, the queue is bounded, and the event loop goes on
   assert.ok(turns > 5, `${turns} turns of the loop while hashes were computed`);
 });
 
-function started(t: TestContext): Passwords {
-  const passwords = new Passwords();
+test('a check that waited too long is given up, whatever the queue holds', async (t) => {
+  const clock = { now: 0 };
+  const passwords = started(t, () => clock.now);
+  const hash = await hashPassword('secret', { kind: 'scrypt', logN: 10, blockSize: 8, passes: 1 });
+  const early = Array.from({ length: HASH_CONCURRENCY + 3 }, () => passwords.verify('secret', hash));
+  clock.now += 1;
+  const late = Array.from({ length: 2 }, () => passwords.verify('secret', hash));
+  clock.now += MAX_HASH_WAIT_MS - 1;
+  const verdicts = await Promise.all([...early, ...late]);
+  assert.deepEqual(verdicts, ['right', 'right', 'busy', 'busy', 'busy', 'right', 'right']);
+  assert.equal(await passwords.verify('secret', hash), 'right', 'and it recovers');
+});
+
+function started(t: TestContext, now?: () => number): Passwords {
+  const passwords = new Passwords(now);
   t.after(() => passwords.close());
   return passwords;
 }

@@ -1,4 +1,5 @@
 import { createHmac, randomBytes, scrypt, timingSafeEqual, type ScryptOptions } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
 import { Worker } from 'node:worker_threads';
 import { hash as argon2Hash, verify as argon2Verify } from '@node-rs/argon2';
 
@@ -22,8 +23,10 @@ export const MAX_HASH_MEMORY_BYTES = 256 * 1024 * 1024;
 export const MAX_HASH_PASSES = 16;
 /** Hashes computed at the same time: half of libuv's smallest pool, the rest is for files and names. */
 export const HASH_CONCURRENCY = 2;
-/** Checks that wait. At 20 ms each and two at a time the last one waits 10 s: clients give up at 30 s. */
+/** Checks that wait. At 20 ms each and two at a time the last one waits 10 s. */
 export const MAX_WAITING_HASHES = 1_000;
+/** How long one may wait, for hashes that take longer: clients give up at 30 s, and the check itself takes time too. */
+export const MAX_HASH_WAIT_MS = 20_000;
 
 export type HashRecipe =
   | { kind: 'argon2id'; memoryKib: number; passes: number; lanes: number }
@@ -31,22 +34,26 @@ export type HashRecipe =
 
 export const DEFAULT_RECIPE: HashRecipe = { kind: 'argon2id', memoryKib: 19_456, passes: 2, lanes: 1 };
 
-/** `busy`: too many wait already. */
+/** `busy`: too many wait already, or it waited too long. */
 export type PasswordVerdict = 'right' | 'wrong' | 'busy';
 
 export class Passwords {
-  readonly #turns = new Turns(HASH_CONCURRENCY, MAX_WAITING_HASHES);
+  readonly #turns: Turns;
   readonly #crypt = new CryptThread();
   /** Of this process: an unknown name always meets the same cost, and nobody outside can tell which. */
   readonly #nobodyKey = randomBytes(32);
+
+  /** @param now monotonic, ms. */
+  constructor(now = () => performance.now()) {
+    this.#turns = new Turns(HASH_CONCURRENCY, MAX_WAITING_HASHES, MAX_HASH_WAIT_MS, now);
+  }
 
   /** @param hash of the user; one that cannot be verified is as wrong as any, after the time that a check takes. */
   async verify(password: string, hash: string): Promise<PasswordVerdict> {
     const usable = hashProblem(hash) === '' && passwordProblem(password) === '';
     const checked = usable ? hash : dummyHash(hashProblem(hash) === '' ? costOf(hash) : DEFAULT_COST);
-    const turn = this.#turns.take();
-    if (!turn) return 'busy';
-    const release = await turn;
+    const release = await this.#turns.take();
+    if (!release) return 'busy';
     try {
       const right = await this.#compute(password.slice(0, MAX_PASSWORD_LENGTH), checked);
       return right && usable ? 'right' : 'wrong';
@@ -179,32 +186,38 @@ function scryptDigest(
   });
 }
 
-/** At most so many at work, at most so many waiting, first come first served. */
+/** At most so many at work, at most so many waiting, and not for longer; first come first served. */
 class Turns {
   readonly #atOnce: number;
   readonly #maxWaiting: number;
-  readonly #waiting: (() => void)[] = [];
+  readonly #maxWaitMs: number;
+  readonly #now: () => number;
+  readonly #waiting: { since: number; go: (release: (() => void) | undefined) => void }[] = [];
   #working = 0;
 
-  constructor(atOnce: number, maxWaiting: number) {
+  constructor(atOnce: number, maxWaiting: number, maxWaitMs: number, now: () => number) {
     this.#atOnce = atOnce;
     this.#maxWaiting = maxWaiting;
+    this.#maxWaitMs = maxWaitMs;
+    this.#now = now;
   }
 
-  /** @returns a promise of the turn with how to give it back; undefined when too many wait. */
-  take(): Promise<() => void> | undefined {
+  /** @returns how to give the turn back; undefined when too many wait, or this one did for too long. */
+  take(): Promise<(() => void) | undefined> {
     if (this.#working < this.#atOnce) {
       this.#working += 1;
       return Promise.resolve(this.#release);
     }
-    if (this.#waiting.length >= this.#maxWaiting) return undefined;
-    return new Promise((resolve) => this.#waiting.push(() => resolve(this.#release)));
+    if (this.#waiting.length >= this.#maxWaiting) return Promise.resolve(undefined);
+    return new Promise((go) => this.#waiting.push({ since: this.#now(), go }));
   }
 
   readonly #release = (): void => {
-    const next = this.#waiting.shift();
-    if (next) next();
-    else this.#working -= 1;
+    for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
+      if (this.#now() - next.since < this.#maxWaitMs) return next.go(this.#release);
+      next.go(undefined);
+    }
+    this.#working -= 1;
   };
 }
 

@@ -165,6 +165,10 @@ test('the file is private, its link stays, nothing is left beside it, and a lock
   assert.match(await readFile(file, 'utf8'), /^alice:\*:!/);
   await writeFile(`${file}.lock`, `${process.pid} 1\n`);
   await changeUsersFile(file, { verb: 'unlock', name: 'alice' });
+  for (const rest of ['', `${process.pid}\n`, 'torn']) {
+    await writeFile(`${file}.lock`, rest);
+    await changeUsersFile(file, { verb: 'unlock', name: 'alice' });
+  }
   assert.match(await readFile(file, 'utf8'), /^alice:\*:\$/, 'the id of its process was given away again');
   assert.equal((await stat(file)).mode & 0o777, 0o600);
   assert.deepEqual((await readdir(dir)).sort(), ['link', 'users']);

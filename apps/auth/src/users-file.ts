@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { lstat, open, readFile, realpath, rename, stat, unlink } from 'node:fs/promises';
+import { link, lstat, open, readFile, realpath, rename, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { processStart } from '@sallyport/cluster';
@@ -12,7 +12,7 @@ import { hashProblem } from './passwords.ts';
  *   NAME ':' GROUPS ':' HASH          GROUPS = '*' (none) or names with commas between
  *                                     HASH   = '!' before it: the user is locked
  *
- * Blank lines and lines that begin with '#' are kept. Every change reads the file anew under a lock, writes a new file
+ * Blank lines and lines that begin with '#' are kept; `# no users` says that a file without users is meant. Every change reads the file anew under a lock, writes a new file
  * beside it (mode 0600) and renames it, so that neither a crash nor two commands at once lose a line.
  */
 
@@ -55,6 +55,8 @@ export interface ParsedUsers {
   users: UserTable;
   /** `FILE:LINE: text` of users whose hash cannot be verified: they are kept, and nobody can log in as them. */
   warnings: string[];
+  /** Nobody stands here, and no line says that this is meant: what a write that was cut off leaves. */
+  vacant: boolean;
 }
 
 /** @throws UsersFileError with all problems at once. */
@@ -75,7 +77,7 @@ export function parseUsers(text: string, file: string): ParsedUsers {
     }
   }
   if (problems.length > 0) throw new UsersFileError(problems);
-  return { users, warnings };
+  return { users, warnings, vacant: users.size === 0 && !linesOf(text).includes(NO_USERS) };
 }
 
 /** Reads the file once. A file that is missing is an error: it would otherwise look like "all users deleted". */
@@ -128,11 +130,15 @@ export function changeText(text: string, change: UserChange): string {
       userNameProblem(change.name) || change.groups.map(groupNameProblem).find((text) => text !== '');
     if (problem) throw new UserChangeRefused(problem);
     if (present) throw new UserChangeRefused(`user '${change.name}' exists already`);
+    const vacancy = lines.indexOf(NO_USERS);
+    if (vacancy >= 0) lines.splice(vacancy, 1);
     lines.push(formatLine({ name: change.name, groups: change.groups, locked: false, hash: change.hash }));
   } else {
     if (typeof present !== 'object') throw new UserChangeRefused(`there is no user '${change.name}'`);
-    if (change.verb === 'delete') lines.splice(at, 1);
-    else lines[at] = formatLine(changed(present, change));
+    if (change.verb === 'delete') {
+      lines.splice(at, 1);
+      if (lines.every(isComment) && !lines.includes(NO_USERS)) lines.push(NO_USERS);
+    } else lines[at] = formatLine(changed(present, change));
   }
   return lines.map((line) => `${line}\n`).join('');
 }
@@ -199,16 +205,24 @@ async function withLock<T>(path: string, work: () => Promise<T>): Promise<T> {
 }
 
 async function takeLock(path: string): Promise<boolean> {
+  // Linked when it is complete: nobody ever sees a lock without its owner, on a full disk either.
+  const claim = `${path}.${randomBytes(8).toString('hex')}`;
   try {
-    const handle = await open(path, 'wx', FILE_MODE);
-    await handle.writeFile(`${process.pid} ${await processStart(process.pid)}\n`);
-    await handle.close();
+    await writeFile(claim, `${process.pid} ${await processStart(process.pid)}\n`, {
+      mode: FILE_MODE,
+      flag: 'wx',
+    });
+    await link(claim, path);
     return true;
   } catch (error) {
     if (!isCode(error, 'EEXIST')) throw error;
+  } finally {
+    await unlink(claim).catch(() => undefined);
   }
-  const [pid = '', start = ''] = (await readFile(path, 'utf8').catch(() => '')).trim().split(' ');
-  if (Number(pid) > 0 && !(await isOwner(Number(pid), start))) {
+  const text = await readFile(path, 'utf8').catch(() => undefined);
+  if (text === undefined) return false; // given back meanwhile
+  const [pid = '', start = ''] = text.trim().split(' ');
+  if (!(Number(pid) > 0) || !(await isOwner(Number(pid), start))) {
     // Renamed first: only one of several waiters gets it, and the next round decides who has the lock.
     const stale = `${path}.${randomBytes(8).toString('hex')}`;
     await rename(path, stale).then(
@@ -221,6 +235,8 @@ async function takeLock(path: string): Promise<boolean> {
 
 /** The id may be another process's by now. Where no start can be seen the id alone counts. */
 async function isOwner(pid: number, start: string): Promise<boolean> {
+  // A lock of ours has our start: any other with our id is of a process before us.
+  if (pid === process.pid) return start === (await processStart(pid));
   try {
     process.kill(pid, 0);
   } catch (error) {
@@ -234,6 +250,8 @@ function isCode(error: unknown, code: string): boolean {
   return error instanceof Error && 'code' in error && error.code === code;
 }
 
+/** The line of a file that means to hold nobody. */
+export const NO_USERS = '# no users';
 const FILE_MODE = 0o600;
 const LOCK_WAIT_MS = 5_000;
 const LOCK_RETRY_MS = 20;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'sallyport-bin-'));
+const asRoot = { skip: process.getuid?.() !== 0 && 'needs root' };
 after(() => rmSync(folder, { recursive: true }));
 
 test('a misspelt key is refused with file, line, nearest key and exit code 1', () => {
@@ -54,6 +55,13 @@ test('the socket comes from the environment when -s is absent', () => {
   assert.match(sallyport(['show', 'status', '-s', join(folder, 'own.sock')], named).stderr, /own\.sock/);
 });
 
+test('a socket that may not be opened is no gateway that is not running', asRoot, () => {
+  chmodSync(folder, 0o755);
+  mkdirSync(join(folder, 'state'), { mode: 0o700 });
+  const { stderr } = sallyport(['show', 'users'], {}, undefined, { uid: 65_534, gid: 65_534 });
+  assert.equal(stderr, 'You may not open ./state/sallyport.sock: run this as the user of the gateway.\n');
+});
+
 test('a restarted gateway loads no NestJS before its port is open: clients wait in its backlog', () => {
   const main = JSON.stringify(new URL('./main.js', import.meta.url).href);
   const cli = JSON.stringify(new URL('./cli.js', import.meta.url).href);
@@ -72,10 +80,12 @@ function sallyport(
   args: string[],
   env: Record<string, string> = {},
   program = join(ROOT, 'bin', 'sallyport'),
+  more: { uid?: number; gid?: number } = {},
 ) {
   return spawnSync(process.execPath, [program, ...args], {
     encoding: 'utf8',
     cwd: folder,
     env: { PATH: '/usr/bin', ...env },
+    ...more,
   });
 }

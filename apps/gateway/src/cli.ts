@@ -25,6 +25,10 @@ export async function runSallyport(args: readonly string[]): Promise<void> {
         ...{ start: startGateway, threads: process.env.UV_THREADPOOL_SIZE, supervision, print },
       });
     },
+    runRole: async (role, options) => {
+      const { runRole } = await import('./cli/run-role.ts');
+      await runRole(role, options, { threads: process.env.UV_THREADPOOL_SIZE, supervision });
+    },
     supervise: async (role, args) => {
       const { supervise } = await import('./cli/supervise.ts');
       const code = await supervise({

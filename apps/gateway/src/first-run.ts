@@ -1,8 +1,11 @@
 import { createHash, randomBytes, randomInt, webcrypto, X509Certificate } from 'node:crypto';
-import { access, chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { hostname, networkInterfaces } from 'node:os';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { StartError } from '@sallyport/chassis';
+import type { Settings } from '@sallyport/cluster';
 
 /** What the state folder holds (ARCHITECTURE decision 9). */
 export interface StateFolder {
@@ -27,31 +30,64 @@ export function stateFolder(path: string): StateFolder {
   };
 }
 
-/** Made once, never overwritten: an operator's own files stay. */
-export interface FirstRun {
-  /** Shown once; undefined when the users file was there already. */
-  demoUser: { name: string; password: string } | undefined;
+/** What a first start makes: what is missing and what the configuration, if there is one, asks for. */
+export interface FirstRunPlan {
+  config: boolean;
+  certificate: boolean;
+  users: boolean;
+}
+
+/**
+ * Looks, makes nothing.
+ * @param file the configuration that the start will use; only that of the state folder is made.
+ * @param settings what it says, or what the one to be made will say.
+ * @throws StartError when half of the key pair is there: it is the operator's, and nothing is written over it.
+ */
+export async function planFirstRun(
+  state: StateFolder,
+  file: string,
+  settings: Pick<Settings, 'tls' | 'usersFile'>,
+): Promise<FirstRunPlan> {
+  const { certFiles, keyFiles } = settings.tls;
+  const isPairNamed = isDeepStrictEqual([certFiles, keyFiles], [[state.cert], [state.key]]);
+  const [hasCert, hasKey] = [await exists(state.cert), await exists(state.key)];
+  if (isPairNamed && hasCert !== hasKey) {
+    const [here, missing] = hasCert ? [state.cert, state.key] : [state.key, state.cert];
+    throw new StartError(
+      `${here} is there and ${missing} is missing: put the missing one there, or move the other one away and a new pair is made.`,
+    );
+  }
+  return {
+    config: file === state.config && !(await exists(file)),
+    certificate: isPairNamed && !hasCert,
+    users: settings.usersFile === state.users && !(await exists(state.users)),
+  };
+}
+
+/** Made by a first start; the password is shown then or never. */
+export interface DemoUser {
+  name: string;
+  password: string;
 }
 
 /**
  * First start: the state folder with a self-signed certificate, one demo user with a random password and a commented
- * sallyport.yaml. Each is made only when it is missing.
+ * sallyport.yaml, as far as they are planned.
  * @param example text of the configuration to write.
  */
 export async function firstRun(
   state: StateFolder,
+  plan: FirstRunPlan,
   example: string,
   addUser: (usersFile: string, name: string, password: string, group: string) => Promise<void>,
-): Promise<FirstRun> {
+): Promise<DemoUser | undefined> {
   await mkdir(join(state.path, 'tls'), { recursive: true, mode: 0o700 });
-  if (!(await exists(state.cert)) || !(await exists(state.key))) await selfSigned(state);
-  let demoUser: FirstRun['demoUser'];
-  if (!(await exists(state.users))) {
-    demoUser = { name: 'demo', password: readablePassword() };
-    await addUser(state.users, demoUser.name, demoUser.password, 'staff');
-  }
-  if (!(await exists(state.config))) await writeFile(state.config, example, { mode: 0o600 });
-  return { demoUser };
+  if (plan.certificate) await selfSigned(state);
+  if (plan.config) await writeFile(state.config, example, { mode: 0o600, flag: 'wx' });
+  if (!plan.users) return undefined;
+  const demoUser = { name: DEMO_USER, password: readablePassword() };
+  await addUser(state.users, demoUser.name, demoUser.password, 'staff');
+  return demoUser;
 }
 
 /** `pin-sha256:BASE64` of the certificate's public key: what `openconnect --servercert` takes. */
@@ -113,12 +149,9 @@ async function selfSigned(state: StateFolder): Promise<void> {
   await writeFile(
     state.key,
     `-----BEGIN PRIVATE KEY-----\n${key.replace(/.{64}/g, '$&\n').trimEnd()}\n-----END PRIVATE KEY-----\n`,
-    {
-      mode: 0o600,
-    },
+    { mode: 0o600, flag: 'wx' },
   );
-  await chmod(state.key, 0o600);
-  await writeFile(state.cert, certificate.toString('pem') + '\n');
+  await writeFile(state.cert, certificate.toString('pem') + '\n', { flag: 'wx' });
 }
 
 /** Easy to read from a screen and type on another machine: no 0/o, 1/l; about 82 bits. */
@@ -136,6 +169,7 @@ async function exists(path: string): Promise<boolean> {
   );
 }
 
+export const DEMO_USER = 'demo';
 const CLOCK_SKEW_MS = 24 * 3600 * 1000;
 /** What browsers and Apple's clients accept at most for a server certificate. */
 const CERTIFICATE_LIFETIME_MS = 397 * 24 * 3600 * 1000;

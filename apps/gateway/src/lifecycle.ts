@@ -1,5 +1,17 @@
+import { statSync } from 'node:fs';
 import { type Log } from '@sallyport/chassis';
-import { poolsOf, readSettings, reloadSettings, type EventLog, type Settings } from '@sallyport/cluster';
+import {
+  certificateWarnings,
+  namedFiles,
+  policyScopes,
+  poolsOf,
+  readSettings,
+  reloadSettings,
+  settingsLine,
+  type EventLog,
+  type PeerRole,
+  type Settings,
+} from '@sallyport/cluster';
 import { loadCertificates, type ListenerCertificates } from '@sallyport/tunnel-node';
 import type { GatewayStatus, Lifecycle, ReloadResult } from './admin/ports.ts';
 
@@ -14,7 +26,9 @@ export interface LifecycleParts {
   node: string;
   version: string;
   log: Log;
-  events: EventLog;
+  events: Pick<EventLog, 'append'>;
+  /** Of a cluster; absent = all of them. */
+  role?: PeerRole | undefined;
   /** µs. */
   now: () => bigint;
 }
@@ -25,11 +39,13 @@ export class GatewayLifecycle implements Lifecycle {
   readonly #startedAt: bigint;
   readonly #reloadables: Reloadable[] = [];
   #state: GatewayStatus['state'] = 'starting';
+  #files: Map<string, string>;
   #reloading: Promise<unknown> = Promise.resolve();
 
   constructor(parts: LifecycleParts) {
     this.#parts = parts;
     this.#startedAt = parts.now();
+    this.#files = stamps(parts.current.settings);
   }
 
   /** Takes part in each reload from now on. */
@@ -69,30 +85,31 @@ export class GatewayLifecycle implements Lifecycle {
   }
 
   async #reload(): Promise<ReloadResult> {
-    const { current, events, log, now } = this.#parts;
-    const read = await readSettings(current.settings.file);
+    const { current, events, log, now, role } = this.#parts;
+    const read = await readSettings(current.settings.file, role);
     if ('errors' in read) return this.#rejected(read.errors);
     const { settings, waiting } = reloadSettings(current.settings, read.settings);
-    const pools = newPools(current.settings, settings);
-    if (pools.length > 0) {
-      return this.#rejected([
-        `${settings.file}: the address pool ${pools.join(' and ')} is new, and a new pool needs a restart: ` +
-          'restart the gateway (clients come back by themselves), or take it out and reload.',
-      ]);
-    }
+    const pools = await newPools(current.settings, settings);
+    if (pools.length > 0) return this.#rejected(pools);
+    const fresh = stamps(settings);
     let steps: (() => void | Promise<void>)[];
     try {
-      const certificates = await loadCertificates(settings);
+      const isEdge = role === undefined || role === 'tunnel-node';
+      const certificates = isEdge ? await loadCertificates(settings) : NO_CERTIFICATES;
       steps = await Promise.all(this.#reloadables.map((part) => part.prepare(settings, certificates)));
     } catch (error) {
       return this.#rejected([error instanceof Error ? error.message : String(error)]);
     }
     current.settings = settings;
     for (const step of steps) await step();
-    log.info({ revision: settings.revision, waiting }, 'configuration applied');
+    const files = [...fresh].filter(([file, stamp]) => this.#files.get(file) !== stamp).map(([file]) => file);
+    this.#files = fresh;
+    log.info({ revision: settings.revision, waiting, files }, 'configuration applied');
+    const warnings = await certificateWarnings(settings, Date.now());
+    for (const problem of warnings) log.warn({ problem }, 'clients may refuse a certificate');
     const detail = waiting.length > 0 ? `at the next start: ${waiting.join(', ')}` : '';
     events.append([{ v: 1, at: now(), type: 'config.applied', revision: settings.revision, detail }]);
-    return { applied: true, revision: settings.revision, waiting, errors: [] };
+    return { applied: true, revision: settings.revision, waiting, errors: [], files, warnings };
   }
 
   #rejected(errors: string[]): ReloadResult {
@@ -102,14 +119,39 @@ export class GatewayLifecycle implements Lifecycle {
     this.#parts.events.append([
       { v: 1, at: this.#parts.now(), type: 'config.rejected', revision, detail: errors.join('\n') },
     ]);
-    return { applied: false, revision, waiting: [], errors };
+    return { applied: false, revision, waiting: [], errors, files: [], warnings: [] };
   }
 }
 
-/** The TUN device and the return path know the pools of the start. */
-function newPools(before: Settings, after: Settings): string[] {
+const NO_CERTIFICATES: ListenerCertificates = { hosts: new Map() };
+
+/** The TUN device and the return path know the pools of the start. @returns `FILE:LINE: message` for each that is new. */
+async function newPools(before: Settings, after: Settings): Promise<string[]> {
   const known = new Set(Object.values(poolsOf(before)).flat());
-  return Object.values(poolsOf(after))
-    .flat()
-    .filter((pool) => !known.has(pool));
+  const errors: string[] = [];
+  for (const { path, policy } of policyScopes(after)) {
+    for (const [key, pools = []] of [
+      ['ipv4-network', policy.ipv4Pools],
+      ['ipv6-network', policy.ipv6Pools],
+    ] as const) {
+      for (const pool of pools.filter((one) => !known.has(one))) {
+        const line = await settingsLine(after.file, [...path, key]);
+        errors.push(
+          `${after.file}:${line}: the address pool ${pool} is new, and a new pool needs a restart: restart the gateway ` +
+            '(clients come back by themselves), or take it out and reload.',
+        );
+      }
+    }
+  }
+  return errors;
+}
+
+/** Tells whether a file is another one now; '' = it is not there. */
+function stamps(settings: Settings): Map<string, string> {
+  return new Map(
+    namedFiles(settings).map((file) => {
+      const facts = statSync(file, { bigint: true, throwIfNoEntry: false });
+      return [file, facts ? `${facts.ino}:${facts.size}:${facts.mtimeNs}` : ''];
+    }),
+  );
 }

@@ -1,7 +1,7 @@
 import 'reflect-metadata';
 import { AuthController, AuthModule, openAuth } from '@sallyport/auth';
 import type { Log, Metrics } from '@sallyport/chassis';
-import type { EventLog, NodeService, Sessions, Settings, Upstream } from '@sallyport/cluster';
+import type { EventLog, Nodes, NodeService, Sessions, Settings, Upstream } from '@sallyport/cluster';
 import { DownloaderController, DownloaderModule, openDownloader } from '@sallyport/downloader';
 import { PortalController, PortalModule } from '@sallyport/portal';
 import type { UpstreamName } from '@sallyport/tunnel-node';
@@ -15,12 +15,15 @@ export interface ServicesParts {
   socket: string;
   sessions: Sessions;
   node: NodeService;
+  nodes: Nodes;
   events: EventLog;
   metrics: Metrics;
   log: Log;
   lifecycle: GatewayLifecycle;
   /** µs. */
   now: () => bigint;
+  /** The portal as clients reach it. */
+  guarded: (portal: Upstream) => Upstream;
 }
 
 export interface Services {
@@ -45,7 +48,17 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
     });
     const tally = new Tally(events);
     const admin = await serveAdmin(
-      { sessions, node, events, accounts: authParts.directory, lifecycle, tally, log, now },
+      {
+        sessions,
+        node,
+        events,
+        accounts: authParts.accounts,
+        nodes: parts.nodes,
+        lifecycle,
+        tally,
+        log,
+        now,
+      },
       parts.socket,
       [
         AuthModule.with(authParts),
@@ -59,7 +72,7 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
     lifecycle.add({ prepare: (next) => authParts.prepare(next) });
     return {
       upstreams: {
-        portal: (request) => portal.handle(request),
+        portal: parts.guarded((request) => portal.handle(request)),
         downloader: (request) => downloader.handle(request),
       },
       async close() {

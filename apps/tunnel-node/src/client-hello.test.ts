@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import { before, describe, it } from 'node:test';
 import { connect } from 'node:tls';
-import { helloRecord, serverNameOf } from './client-hello.ts';
+import { helloState, MAX_HELLO_BYTES, MAX_HELLO_RECORDS, serverNameOf } from './client-hello.ts';
 
 describe('ClientHello', () => {
   let hello: Buffer;
@@ -13,7 +13,7 @@ describe('ClientHello', () => {
     await once(server, 'listening');
     const address = server.address();
     const port = typeof address === 'object' && address ? address.port : 0;
-    const client = connect({ port, host: '127.0.0.1', servername: 'VPN.Example.test' });
+    const client = connect({ port, host: '127.0.0.1', servername: 'VPN.Example.test.' });
     client.on('error', () => undefined);
     const [socket] = (await once(server, 'connection')) as [Socket];
     [hello] = (await once(socket, 'data')) as [Buffer];
@@ -24,9 +24,9 @@ describe('ClientHello', () => {
 
   it('is complete at its last byte and not before', () => {
     for (let length = 0; length < hello.length; length += 1)
-      assert.equal(helloRecord(hello.subarray(0, length)), 'incomplete');
-    assert.equal(helloRecord(hello), 'complete');
-    assert.equal(helloRecord(Buffer.concat([hello, hello])), 'complete');
+      assert.equal(helloState(hello.subarray(0, length)), 'incomplete');
+    assert.equal(helloState(hello), 'complete');
+    assert.equal(helloState(Buffer.concat([hello, hello])), 'complete');
   });
 
   it('is told from what is not TLS by its first bytes', () => {
@@ -37,10 +37,29 @@ describe('ClientHello', () => {
       '\x16\x03\x01\xff\xff',
       '\x80\x2e\x01',
     ])
-      assert.equal(helloRecord(Buffer.from(bytes, 'latin1')), 'not-tls');
+      assert.equal(helloState(Buffer.from(bytes, 'latin1')), 'not-tls');
   });
 
-  it('gives its server name in lower case', () => {
+  it('is put together from several records, wherever they are cut', () => {
+    for (let cut = 1; cut < hello.length - 5; cut += 1) {
+      const halves = inRecords(hello, [cut, hello.length - 5 - cut]);
+      assert.equal(helloState(halves.subarray(0, 5 + cut)), 'incomplete');
+      assert.equal(helloState(halves.subarray(0, -1)), 'incomplete');
+      assert.equal(helloState(halves), 'complete');
+      assert.equal(serverNameOf(halves), 'vpn.example.test');
+    }
+  });
+
+  it('is refused in too many records, and when it is too large', () => {
+    const pieces = Array.from({ length: MAX_HELLO_RECORDS }, () => 1);
+    assert.equal(helloState(inRecords(hello, pieces)), 'not-tls');
+    assert.equal(helloState(inRecords(hello, pieces.slice(1))), 'incomplete');
+    const large = Buffer.from(hello);
+    large.writeUIntBE(MAX_HELLO_BYTES, 6, 3);
+    assert.equal(helloState(large), 'not-tls');
+  });
+
+  it('gives its server name in lower case, without the dot of the root', () => {
     assert.equal(serverNameOf(hello), 'vpn.example.test');
   });
 
@@ -55,3 +74,15 @@ describe('ClientHello', () => {
     }
   });
 });
+
+/** The message of `hello`, which is one record, in records with `lengths` bytes. */
+function inRecords(hello: Buffer, lengths: readonly number[]): Buffer {
+  let at = 5;
+  return Buffer.concat(
+    lengths.flatMap((length) => {
+      const header = Buffer.from([22, 3, 1, length >> 8, length & 0xff]);
+      at += length;
+      return [header, hello.subarray(at - length, at)];
+    }),
+  );
+}

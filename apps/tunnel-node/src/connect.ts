@@ -50,6 +50,8 @@ export interface NotAdmitted {
   ok: false;
   reason: Reason;
   status: 401 | 503;
+  /** The session that could have been; absent when there is none or it has ended. */
+  session?: Session;
 }
 
 /** @throws ProtocolError, StoreUnavailable */
@@ -59,7 +61,7 @@ export async function admit(
   { sessions, node, strap, seenEpoch }: Admission,
 ): Promise<Admitted | NotAdmitted> {
   // 1. parse
-  const request = parseConnect(head.target, head.rawHeaders);
+  const request = parseConnect(head.target, joinedCookies(head.rawHeaders));
   if (request.token === '') return refusal('token-missing');
   if (request.token.length > MAX_TOKEN_LENGTH) return refusal('token-unknown');
   // 2. find
@@ -74,7 +76,7 @@ export async function admit(
     pubkey: request.strapPubkey,
     clientFinished: facts.clientFinished,
   });
-  if (!verdict.ok) return refusal('strap-failed');
+  if (!verdict.ok) return { ...refusal('strap-failed'), session };
   // 4. mtu
   const mtu = mtuFor(request, facts, session);
   // 5. claim
@@ -90,7 +92,19 @@ export async function admit(
     mtuBytes: mtu.mtuBytes,
     seenEpoch: seenEpoch(),
   });
-  return claim.ok ? { ok: true, request, claim, mtu } : refusal(claim.reason);
+  return claim.ok ? { ok: true, request, claim, mtu } : { ...refusal(claim.reason), session };
+}
+
+/** Several Cookie headers are one, as for other requests. */
+function joinedCookies(rawHeaders: readonly string[]): string[] {
+  const others: string[] = [];
+  const cookies: string[] = [];
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const [name = '', value = ''] = rawHeaders.slice(at, at + 2);
+    if (name.toLowerCase() === 'cookie') cookies.push(value);
+    else others.push(name, value);
+  }
+  return cookies.length === 0 ? others : [...others, 'Cookie', cookies.join('; ')];
 }
 
 function refusal(reason: Reason, status = statusOf(reason)): NotAdmitted {

@@ -7,6 +7,7 @@ import { StoreUnavailable, type InsideRequest, type InsideResponse, type Upstrea
 import { FIXED_HEADERS } from './answers.ts';
 import { Edge, EDGE_LIMITS, type EdgeLimits, type EdgeOptions } from './edge.ts';
 import { NodeMetrics } from './metrics.ts';
+import { BodyBudget, FREE_BODY_BYTES, type BodyUnderWay } from './requests.ts';
 import { TestClock } from './testing/clock.ts';
 import { TestClient, type TestAnswer } from './testing/client.ts';
 import { PlainStream, silent } from './testing/world.ts';
@@ -204,23 +205,37 @@ describe('Edge: limits', () => {
     assert.equal(largest.status, 200);
   });
 
-  it('bounds the bodies of all connections together', async () => {
-    await using edge = await serve({ limits: { bodyBytesInAll: 1000 } });
-    const slow = await edge.client();
-    slow.write(`POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n${'a'.repeat(900)}`);
+  it('bounds the bodies of all connections together, and lets the largest yield', async () => {
+    await using edge = await serve({ limits: { bodyBytesInAll: 50_000 } });
+    const post = (bytes: number) =>
+      [`POST / HTTP/1.1\r\nContent-Length: ${bytes}`, 'a'.repeat(bytes)] as const;
+    const stalled = [await edge.client(), await edge.client()];
+    for (const client of stalled)
+      client.write(`POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n${'a'.repeat(30_000)}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
-    const client = await edge.client();
-    assert.equal(
-      (await client.request('POST / HTTP/1.1\r\nContent-Length: 200', 'a'.repeat(200))).status,
-      503,
-    );
-    slow.write('a'.repeat(100));
-    assert.equal((await slow.answer()).status, 200);
+    const small = await edge.client();
+    assert.equal((await small.request(...post(FREE_BODY_BYTES))).status, 200);
+    assert.equal((await small.request(...post(FREE_BODY_BYTES + 10_000))).status, 200, 'the largest yields');
+    assert.equal((await stalled[0]?.answer())?.status, 503);
+    assert.equal(stalled[1]?.closed, false);
+    const large = await edge.client();
+    assert.equal((await large.request(...post(90_000))).status, 503, 'it is the largest itself');
+    stalled[1]?.stream.destroy();
+    await until(() => edge.size === 1);
     const again = await edge.client();
-    assert.equal(
-      (await again.request('POST / HTTP/1.1\r\nContent-Length: 200', 'a'.repeat(200))).status,
-      200,
-    );
+    assert.equal((await again.request(...post(50_000))).status, 200);
+  });
+
+  it('serves a login while a thousand bodies stall', async () => {
+    const bytes = EDGE_LIMITS.bodyBytes - 1;
+    const budget = new BodyBudget(EDGE_LIMITS.bodyBytesInAll);
+    for (let n = 0; n < 1000; n += 1) {
+      const body: BodyUnderWay = { bytes: 0, yieldPlace: () => budget.release(body) };
+      for (let sent = 0; sent < bytes; sent += 65_536) budget.take(body, Math.min(65_536, bytes - sent));
+    }
+    const login: BodyUnderWay = { bytes: 0, yieldPlace: () => assert.fail('the login yields') };
+    assert.equal(budget.take(login, FREE_BODY_BYTES), true);
+    assert.equal(budget.take(login, 20_000), true);
   });
 
   it('gives heads, bodies and idle connections only so much time', async () => {
@@ -259,6 +274,40 @@ describe('Edge: limits', () => {
     assert.equal(second.closed, false);
   });
 
+  it('goes by the time that a connection has idled, not by its age, and takes bodies when none idles', async () => {
+    const clock = new TestClock();
+    await using edge = await serve({ clock, limits: { connections: 2 } });
+    const [old, idle] = [await edge.client(), await edge.client()];
+    await idle.request('GET / HTTP/1.1');
+    clock.pass(1, edge);
+    await old.request('GET / HTTP/1.1');
+    await edge.client();
+    await idle.untilClosed();
+    assert.equal(old.closed, false);
+
+    await using busy = await serve({ limits: { connections: 1 } });
+    const body = await busy.client();
+    body.write('POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\na');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const next = await busy.client();
+    assert.equal((await next.request('GET / HTTP/1.1')).status, 200);
+    await body.untilClosed();
+  });
+
+  it('refuses a newcomer when all connections wait for a service', async () => {
+    let asked = 0;
+    await using edge = await serve({
+      portal: () => new Promise(() => (asked += 1)),
+      limits: { connections: 1 },
+    });
+    const waiting = await edge.client();
+    waiting.write('GET / HTTP/1.1\r\n\r\n');
+    await until(() => asked === 1);
+    const refused = await edge.client();
+    await refused.untilClosed();
+    assert.deepEqual([edge.size, waiting.closed, await edge.refusals('busy')], [1, false, 1]);
+  });
+
   it('cuts off a service that does not answer and a client that does not read', async () => {
     const clock = new TestClock();
     let asked = false;
@@ -285,6 +334,24 @@ describe('Edge: limits', () => {
     stalled.write('GET / HTTP/1.1\r\n\r\n');
     await until(() => file.closed === 1);
     assert.equal(other.size, 0);
+  });
+
+  it('lets a client read the last answer at its own pace', async () => {
+    const clock = new TestClock();
+    const body = Buffer.alloc(20_000_000, 'a');
+    await using edge = await serve({ clock, portal: async () => ({ status: 200, headers: [], body }) });
+    for (const head of ['GET / HTTP/1.1\r\nConnection: close', 'GET / HTTP/1.1']) {
+      const client = await edge.client();
+      client.stream.pause();
+      client.write(`${head}\r\n\r\n`);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      clock.pass(EDGE_LIMITS.keepAliveSeconds, edge);
+      client.stream.resume();
+      assert.equal((await client.answer()).body.length, body.length);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      clock.pass(EDGE_LIMITS.keepAliveSeconds, edge);
+      await client.untilClosed();
+    }
   });
 
   it('lets requests wait for services that load, a bounded number of them for a bounded time', async () => {

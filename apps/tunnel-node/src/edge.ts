@@ -9,7 +9,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Log } from '@sallyport/chassis';
-import { StoreUnavailable, type InsideResponse, type Upstream } from '@sallyport/cluster';
+import { ServiceUnavailable, StoreUnavailable, type InsideResponse, type Upstream } from '@sallyport/cluster';
 import { ProtocolError, reasonText } from '@sallyport/protocol';
 import { closingAnswer, refusalHeaders } from './answers.ts';
 import type { ClientStream } from './listener.ts';
@@ -53,7 +53,7 @@ export interface ConnectHead {
 }
 
 export interface EdgeLimits extends RequestLimits {
-  /** Connections that speak HTTP; when there is one more, the one that has idled longest goes. */
+  /** Connections that speak HTTP; when there is one more, the one that has idled longest goes, or the longest body. */
   connections: number;
   requestsPerConnection: number;
   /** Bodies being received, all together. */
@@ -103,8 +103,7 @@ export class Edge {
   }
 
   accept(stream: ClientStream): void {
-    if (this.#closing) return stream.destroy();
-    this.#makeRoom();
+    if (this.#closing || !this.#makeRoom()) return stream.destroy();
     const { duplex } = stream;
     const connection: Connection = {
       stream,
@@ -112,6 +111,7 @@ export class Edge {
       since: this.#now(),
       requests: 0,
       then: 'head',
+      flushing: false,
       onClose: () => {},
     };
     connection.onClose = () => this.#connections.delete(duplex);
@@ -205,6 +205,10 @@ export class Edge {
       if (error instanceof ProtocolError) return { status: error.status, cause: 'malformed' };
       if (error instanceof StoreUnavailable)
         return { status: 503, cause: 'upstream', text: reasonText('store-unavailable') };
+      if (error instanceof ServiceUnavailable) {
+        this.#options.log.warn({ upstream: name, error: error.message }, 'no replica of a service answered');
+        return { status: 503, cause: 'upstream', text: error.text };
+      }
       this.#options.log.error({ upstream: name, error: errorText(error) }, 'a service failed on a request');
       return { status: 503, cause: 'upstream', text: reasonText('error') };
     }
@@ -250,7 +254,19 @@ export class Edge {
       this.#options.log.error({ error: errorText(error) }, 'an answer could not be written');
       return connection.stream.destroy();
     }
-    this.#enter(connection, keep ? connection.then : 'closing');
+    const next = keep ? connection.then : 'closing';
+    this.#enter(connection, next);
+    this.#waitForFlush(connection, response, next);
+  }
+
+  /** The deadline after an answer counts from when the kernel has all of it; until then `http.timeout` watches. */
+  #waitForFlush(connection: Connection, response: ServerResponse, next: Stage): void {
+    if (response.writableFinished) return;
+    connection.flushing = true;
+    response.once('finish', () => {
+      connection.flushing = false;
+      if (connection.stage === next) this.#enter(connection, next);
+    });
   }
 
   /**
@@ -313,6 +329,7 @@ export class Edge {
     for (const connection of this.#connections.values()) {
       const seconds = this.#secondsFor(connection);
       if (now - connection.since < seconds * 1000) continue;
+      if (connection.flushing && IDLE.includes(connection.stage)) continue;
       if (connection.stage === 'body' || (connection.stage === 'head' && connection.requests === 0)) {
         this.#refuse(connection, { status: 408, cause: 'timeout' });
       } else if (connection.stage === 'head') {
@@ -346,14 +363,24 @@ export class Edge {
     }
   }
 
-  #makeRoom(): void {
-    if (this.#connections.size < this.#limits.connections) return;
-    for (const [duplex, connection] of this.#connections) {
-      if (connection.stage !== 'head' && connection.stage !== 'closing') continue;
-      this.#options.metrics.requestRefused('busy');
-      this.#connections.delete(duplex);
-      return connection.stream.destroy();
+  /** @returns false when all are busy: then the newcomer is the one that goes. */
+  #makeRoom(): boolean {
+    if (this.#connections.size < this.#limits.connections) return true;
+    this.#options.metrics.requestRefused('busy');
+    const connection = this.#longestIn(IDLE) ?? this.#longestIn(['body']);
+    if (connection === undefined) return false;
+    this.#connections.delete(connection.stream.duplex);
+    connection.stream.destroy();
+    return true;
+  }
+
+  #longestIn(stages: readonly Stage[]): Connection | undefined {
+    let longest: Connection | undefined;
+    for (const connection of this.#connections.values()) {
+      if (!stages.includes(connection.stage)) continue;
+      if (longest === undefined || connection.since < longest.since) longest = connection;
     }
+    return longest;
   }
 }
 
@@ -365,6 +392,8 @@ interface Connection {
   requests: number;
   /** What comes after the answer under way. */
   then: 'head' | 'closing';
+  /** Bytes of the last answer wait for the client to read. */
+  flushing: boolean;
   onClose: () => void;
 }
 
@@ -412,6 +441,8 @@ export const EDGE_LIMITS: EdgeLimits = {
 };
 
 const BUSY: Refusal = { status: 503, cause: 'busy', text: 'The gateway is busy.' };
+/** Stages in which nothing of the client is under way. */
+const IDLE: readonly Stage[] = ['head', 'closing'];
 /** Stages in which bytes of another answer may be on their way. */
 const ANSWERING: readonly Stage[] = ['upstream', 'answer'];
 const NOTHING = new Uint8Array(0);

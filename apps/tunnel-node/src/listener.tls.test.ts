@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls';
@@ -152,6 +152,15 @@ describe('TlsListener: connections', () => {
     assert.equal(server.listener.stats.refused['limit'], 1);
   });
 
+  it('stays below the number of sockets that it may have, and lets silent ones go for others', async () => {
+    await using server = await serve({ '': files.host([ecdsa]) }, { connections: 3 });
+    const idle = await Promise.all(Array.from({ length: 5 }, () => server.dial()));
+    await until(() => idle.filter((socket) => socket.closed).length === 2);
+    for (let n = 0; n < 3; n += 1) await server.connect({});
+    await assert.rejects(server.connect({}), 'all are in use');
+    assert.equal(server.listener.stats.refused['limit'], 6);
+  });
+
   it('ends what stays silent, and a hello that never gets complete', async () => {
     await using server = await serve({ '': files.host([ecdsa]) });
     const idle = await server.dial();
@@ -185,17 +194,16 @@ describe('TlsListener: connections', () => {
     assert.equal(server.listener.stats.refused['timeout'], 1);
   });
 
-  it('refuses those who wait too long for a slot', async () => {
+  it('serves others while one hello after the other holds a slot and says nothing more', async () => {
     await using server = await serve({ '': files.host([ecdsa]) }, { handshakes: 1 });
     const stalled = await server.dial();
     stalled.write(await clientHello());
     await until(() => server.listener.stats.handshaking === 1);
-    const refused = assert.rejects(server.connect({}));
+    const waiting = server.connect({});
     await new Promise((resolve) => setTimeout(resolve, 50));
-    server.pass(LISTENER_LIMITS.waitingSeconds);
-    await refused;
-    assert.equal(server.listener.stats.refused['limit'], 1);
-    assert.equal(stalled.closed, false);
+    server.pass(LISTENER_LIMITS.yieldSeconds);
+    assert.equal((await waiting).stream.facts.tlsVersion, 'TLSv1.3');
+    await until(() => stalled.closed);
   });
 
   it('closes what is not TLS at once', async () => {
@@ -204,6 +212,20 @@ describe('TlsListener: connections', () => {
     socket.write('GET / HTTP/1.1\r\n\r\n');
     await until(() => socket.closed);
     assert.equal(server.listener.stats.refused['error'], 1);
+  });
+
+  it('gives the first bytes of a hello in two records no slot, and answers when the rest is there', async () => {
+    await using server = await serve({ '': files.host([ecdsa]), 'vpn.example.test': files.host([other]) });
+    const hello = await clientHello('vpn.example.test');
+    const socket = connectTcp(server.listener.port, '127.0.0.1');
+    const header = (length: number) => Buffer.from([22, 3, 1, length >> 8, length & 0xff]);
+    socket.write(Buffer.concat([header(1), hello.subarray(5, 6)]));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(server.listener.stats.handshaking, 0, 'a slot for six bytes');
+    socket.write(Buffer.concat([header(hello.length - 6), hello.subarray(6)]));
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    assert.equal(answer[0], 22);
+    socket.destroy();
   });
 
   it('limits the connections of one address, and not with 0', async () => {
@@ -245,6 +267,17 @@ describe('TlsListener: connections', () => {
       /TCP port \d+ is taken by another program/,
     );
     busy.close();
+  });
+
+  it('says in one sentence that what was handed over is no socket for it', async () => {
+    const fd = openSync(process.execPath, 'r');
+    const listener = new TlsListener({ host: '', port: 443, log: silent, inherited: { fd, name: 'tcp' } });
+    listener.prepare({ hosts: new Map([['', files.host([ecdsa])]]) }, NO_LIMIT)();
+    await assert.rejects(
+      listener.listen(() => undefined),
+      /^Error: Descriptor \d+ \(LISTEN_FDS\) is no socket that accepts TCP connections/,
+    );
+    closeSync(fd);
   });
 });
 
@@ -304,12 +337,12 @@ async function serve(hosts: Record<string, HostCertificates>, limits: Partial<Li
 }
 
 /** The first record of a real client. */
-async function clientHello(): Promise<Buffer> {
+async function clientHello(servername = ''): Promise<Buffer> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = server.address();
   const port = typeof address === 'object' && address ? address.port : 0;
-  const client = connectTls({ port, host: '127.0.0.1' });
+  const client = connectTls({ port, host: '127.0.0.1', servername });
   client.on('error', () => undefined);
   const [socket] = (await once(server, 'connection')) as [Socket];
   const [hello] = (await once(socket, 'data')) as [Buffer];

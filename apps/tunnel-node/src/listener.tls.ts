@@ -2,8 +2,8 @@
  * How a connection comes in (docs/protocol.md §2.1):
  *
  *  1. accept        the socket waits without a handshake slot until its ClientHello is there: `silent`
- *  2. hello         behind the PROXY header of a trusted proxy, which says whose connection it is, the first TLS record
- *                   is complete; its server name chooses the host
+ *  2. hello         behind the PROXY header of a trusted proxy, which says whose connection it is, the ClientHello is
+ *                   complete, in one TLS record or several; its server name chooses the host
  *  3. slot          one of a bounded number of handshakes; those over it wait, as sockets: `waiting`
  *  4. handshake     by node:tls, with a deadline that no trickle of bytes can move: `handshaking`
  *  5. hand over     as a ClientStream with its facts: `open`
@@ -13,8 +13,10 @@ import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:
 import * as tls from 'node:tls';
 import type { InheritedSocket, Log } from '@sallyport/chassis';
 import { readProxyHeader } from '@sallyport/protocol';
-import { helloRecord, serverNameOf } from './client-hello.ts';
+import { helloState, serverNameOf } from './client-hello.ts';
+import { addressGroup } from './address-group.ts';
 import { Crowd } from './crowd.ts';
+import { HandshakeSlots, SLOT_LIMITS, type Candidate, type SlotLimits } from './handshake-slots.ts';
 import {
   type AddressRules,
   type ClientStream,
@@ -41,16 +43,12 @@ export interface TlsListenerOptions {
   now?: () => number;
 }
 
-export interface ListenerLimits {
-  /** Handshakes at once. */
-  handshakes: number;
+export interface ListenerLimits extends SlotLimits {
+  /** Sockets in all; when there is one more, the oldest that has not begun a handshake goes. */
+  connections: number;
   /** Connections whose ClientHello is not complete; the oldest goes when there is one more. */
   silent: number;
-  /** Connections that wait for a handshake slot; one more is refused. */
-  waiting: number;
   silentSeconds: number;
-  waitingSeconds: number;
-  handshakeSeconds: number;
 }
 
 /** The form on `node:tls`: the only file that knows `tls.TLSSocket`. */
@@ -73,17 +71,26 @@ export class TlsListener implements Listener {
   #accept: (stream: ClientStream) => void = (stream) => stream.destroy();
   /** Sets keep the order of arrival, so the first is the oldest. */
   readonly #silent = new Set<Arrival>();
-  readonly #waiting = new Set<Arrival>();
+  readonly #slots: HandshakeSlots<Arrival>;
+  /** By `placeOf`. */
   readonly #handshaking = new Map<string, Arrival>();
+  /** By `addressGroup`. */
   readonly #openByAddress = new Map<string, number>();
   readonly #crowd = new Crowd();
   #trusted = new BlockList();
+  #sockets = 0;
   #complainedAt = -Infinity;
+  #fullAt = -Infinity;
 
   constructor(options: TlsListenerOptions) {
     this.#options = options;
     this.#limits = { ...LISTENER_LIMITS, ...options.limits };
     this.#now = options.now ?? (() => performance.now());
+    const owner = {
+      start: (arrival: Arrival) => this.#handshake(arrival),
+      drop: (arrival: Arrival, cause: RefusalCause) => this.#refuse(arrival, cause),
+    };
+    this.#slots = new HandshakeSlots(this.#limits, owner, this.#now);
   }
 
   get port(): number {
@@ -121,8 +128,7 @@ export class TlsListener implements Listener {
     clearInterval(this.#ticker);
     const server = this.#server;
     this.#server = undefined;
-    for (const arrival of [...this.#silent, ...this.#waiting, ...this.#handshaking.values()])
-      arrival.socket.destroy();
+    for (const arrival of [...this.#silent, ...this.#slots]) arrival.socket.destroy();
     // Its callback would wait for the streams that were handed over.
     server?.close();
   }
@@ -135,6 +141,7 @@ export class TlsListener implements Listener {
     const arrival: Arrival = {
       socket,
       address,
+      group: addressGroup(address),
       port: socket.remotePort ?? 0,
       localAddress: plainAddress(socket.localAddress),
       isCounted: false,
@@ -146,6 +153,9 @@ export class TlsListener implements Listener {
       refused: false,
     };
     socket.on('error', ignore);
+    this.#sockets += 1;
+    socket.once('close', () => (this.#sockets -= 1));
+    if (!this.#makeRoom()) return this.#refuse(arrival, 'limit');
     if (address === '') return void socket.destroy();
     // Of a proxied one the address is not known yet.
     if (!arrival.isProxied && !this.#countIn(arrival)) return;
@@ -163,6 +173,23 @@ export class TlsListener implements Listener {
     socket.on('readable', onReadable);
   }
 
+  /** @returns false when nobody could be sent away for the newcomer. */
+  #makeRoom(): boolean {
+    if (this.#sockets <= this.#limits.connections) return true;
+    const now = this.#now();
+    if (now - this.#fullAt >= COMPLAINT_MS) {
+      this.#fullAt = now;
+      const { connections } = this.#limits;
+      this.#options.log.warn({ connections }, 'as many connections as may be open: some are refused');
+    }
+    const oldest = this.#silent.values().next().value ?? this.#slots.oldestWaiting;
+    if (oldest === undefined) return false;
+    this.#silent.delete(oldest);
+    this.#slots.leave(oldest);
+    this.#refuse(oldest, 'limit');
+    return true;
+  }
+
   // 2. hello @returns whether there is nothing more to read here
   #handleHello(arrival: Arrival): boolean {
     this.#options.alive?.();
@@ -171,7 +198,7 @@ export class TlsListener implements Listener {
     const bytes = Buffer.concat(arrival.parts);
     const hello = arrival.isProxied ? this.#handleProxyHeader(arrival, bytes) : bytes;
     if (arrival.refused) return true;
-    const state = arrival.isProxied ? 'incomplete' : helloRecord(hello);
+    const state = arrival.isProxied ? 'incomplete' : helloState(hello);
     if (state === 'incomplete') {
       arrival.parts = [hello];
       return false;
@@ -184,9 +211,8 @@ export class TlsListener implements Listener {
     }
     arrival.serverName = serverNameOf(hello);
     arrival.socket.unshift(hello);
-    if (this.#handshaking.size < this.#limits.handshakes) this.#handshake(arrival);
-    else if (this.#waiting.size < this.#limits.waiting) this.#wait(arrival);
-    else this.#refuse(arrival, 'limit');
+    // 3. slot
+    if (!this.#slots.add(arrival)) this.#refuse(arrival, 'limit');
     this.#count();
     return true;
   }
@@ -202,6 +228,7 @@ export class TlsListener implements Listener {
     }
     if (header.kind === 'proxied') {
       arrival.address = header.source.address;
+      arrival.group = addressGroup(arrival.address);
       arrival.port = header.source.port;
       arrival.localAddress = header.destination.address;
     }
@@ -218,15 +245,8 @@ export class TlsListener implements Listener {
     this.#options.log.warn({ proxy, problem }, 'refused: a trusted proxy must begin with a PROXY header');
   }
 
-  // 3. slot
-  #wait(arrival: Arrival): void {
-    arrival.since = this.#now();
-    this.#waiting.add(arrival);
-  }
-
   // 4. handshake
   #handshake(arrival: Arrival): void {
-    arrival.since = this.#now();
     arrival.place = placeOf(arrival.socket);
     this.#handshaking.set(arrival.place, arrival);
     const host = this.#hosts.get(arrival.serverName) ?? this.#hosts.get('');
@@ -262,23 +282,15 @@ export class TlsListener implements Listener {
     const arrival = this.#handshaking.get(place);
     if (arrival === undefined) return void socket.destroy();
     this.#handshaking.delete(place);
+    this.#slots.leave(arrival);
     this.stats.handshakes += 1;
     this.stats.open += 1;
     socket.once('close', () => (this.stats.open -= 1));
     this.#options.alive?.();
-    this.#admitWaiting();
+    this.#count();
     // One write is one TLS record; with it Node would merge queued writes. docs/protocol.md §6.1
     Object.assign(socket, { _writev: null });
     this.#accept(new TlsStream(socket, factsOf(socket, arrival)));
-  }
-
-  #admitWaiting(): void {
-    for (const arrival of this.#waiting) {
-      if (this.#handshaking.size >= this.#limits.handshakes) break;
-      this.#waiting.delete(arrival);
-      this.#handshake(arrival);
-    }
-    this.#count();
   }
 
   /** Twice a second. The deadlines count from the start of each stage, whatever trickles in. */
@@ -287,8 +299,8 @@ export class TlsListener implements Listener {
     const crowd = this.#crowd.handleTick(this.#openByAddress, this.stats.open);
     if (crowd !== undefined) this.#options.log.warn({ ...crowd, advice: CROWD_ADVICE }, CROWD_MESSAGE);
     this.#expire(this.#silent, now - this.#limits.silentSeconds * 1000, 'timeout');
-    this.#expire(this.#waiting, now - this.#limits.waitingSeconds * 1000, 'limit');
-    this.#expire(this.#handshaking.values(), now - this.#limits.handshakeSeconds * 1000, 'timeout');
+    this.#slots.handleTick();
+    this.#count();
   }
 
   #expire(arrivals: Iterable<Arrival>, before: number, cause: RefusalCause): void {
@@ -307,39 +319,39 @@ export class TlsListener implements Listener {
 
   /** @returns false when that was one too many of its address. */
   #countIn(arrival: Arrival): boolean {
-    const open = (this.#openByAddress.get(arrival.address) ?? 0) + 1;
+    const open = (this.#openByAddress.get(arrival.group) ?? 0) + 1;
     const limit = this.#connectionsPerAddress;
     if (limit > 0 && open > limit) {
       this.#refuse(arrival, 'address-limit');
       return false;
     }
-    this.#openByAddress.set(arrival.address, open);
+    this.#openByAddress.set(arrival.group, open);
     arrival.isCounted = true;
     return true;
   }
 
   #countOut(arrival: Arrival): void {
     if (!arrival.isCounted) return;
-    const open = (this.#openByAddress.get(arrival.address) ?? 1) - 1;
-    if (open === 0) this.#openByAddress.delete(arrival.address);
-    else this.#openByAddress.set(arrival.address, open);
+    const open = (this.#openByAddress.get(arrival.group) ?? 1) - 1;
+    if (open === 0) this.#openByAddress.delete(arrival.group);
+    else this.#openByAddress.set(arrival.group, open);
   }
 
   #forget(arrival: Arrival): void {
     this.#countOut(arrival);
     arrival.parts = [];
     this.#silent.delete(arrival);
-    this.#waiting.delete(arrival);
+    this.#slots.leave(arrival);
     if (this.#handshaking.get(arrival.place) === arrival) {
       this.#handshaking.delete(arrival.place);
       this.#refuse(arrival, 'error');
     }
-    this.#admitWaiting();
+    this.#count();
   }
 
   #count(): void {
     this.stats.silent = this.#silent.size;
-    this.stats.handshaking = this.#handshaking.size;
+    this.stats.handshaking = this.#slots.handshaking;
   }
 }
 
@@ -441,7 +453,7 @@ function ignore(): void {
 
 type ListenPlace = Pick<TlsListenerOptions, 'host' | 'port' | 'inherited'>;
 
-interface Arrival {
+interface Arrival extends Candidate {
   socket: Socket;
   /** Of the client; of the proxy as long as `isProxied`. */
   address: string;
@@ -452,9 +464,7 @@ interface Arrival {
   isCounted: boolean;
   /** A PROXY header has to come first. */
   isProxied: boolean;
-  /** Monotonic ms, start of the present stage. */
-  since: number;
-  /** What came of the ClientHello so far; at most one record. */
+  /** What came of the ClientHello so far; bounded by `helloState`. */
   parts: Buffer[];
   serverName: string;
   /** Key of the handshake; '' = none begun. */
@@ -465,12 +475,10 @@ interface Arrival {
 type RefusalCause = 'timeout' | 'error' | 'limit' | 'address-limit' | 'proxy-header';
 
 export const LISTENER_LIMITS: ListenerLimits = {
-  handshakes: 512,
+  ...SLOT_LIMITS,
+  connections: Infinity,
   silent: 4096,
-  waiting: 4096,
   silentSeconds: 10,
-  waitingSeconds: 8,
-  handshakeSeconds: 10,
 };
 
 /** The server's order. Only ephemeral key exchange and AEAD: docs/protocol.md §2.1. */

@@ -106,25 +106,19 @@ export function observeNode(
     gauge.set({ stage: 'handshaking' }, listener.stats.handshaking);
     gauge.set({ stage: 'open' }, listener.stats.open);
   });
-  metrics.gauge('sallyport_connections_accepted', 'Connections accepted since the start.', [], (gauge) =>
-    gauge.set(listener.stats.accepted),
+  metrics.counterOf('sallyport_connections_accepted_total', 'Connections accepted.', [], (add) =>
+    add(listener.stats.accepted),
   );
-  metrics.gauge(
-    'sallyport_tls_handshakes',
-    'TLS handshakes since the start, by result.',
-    ['result'],
-    (gauge) => {
-      gauge.set({ result: 'ok' }, listener.stats.handshakes);
-      for (const [cause, count] of Object.entries(listener.stats.refused))
-        gauge.set({ result: cause }, count);
-    },
-  );
-  metrics.gauge(
-    'sallyport_engine_drops',
-    'Packets dropped by the engine since the start, by reason.',
+  metrics.counterOf('sallyport_tls_handshakes_total', 'TLS handshakes, by result.', ['result'], (add) => {
+    add(listener.stats.handshakes, { result: 'ok' });
+    for (const [result, count] of Object.entries(listener.stats.refused)) add(count, { result });
+  });
+  metrics.counterOf(
+    'sallyport_engine_drops_total',
+    'Packets dropped by the engine, by reason.',
     ['reason'],
-    (gauge) => {
-      for (const [reason, count] of Object.entries(engine.stats().drops)) gauge.set({ reason }, count);
+    (add) => {
+      for (const [reason, count] of Object.entries(engine.stats().drops)) add(count, { reason });
     },
   );
   observeReturnPath(metrics, returnPath);

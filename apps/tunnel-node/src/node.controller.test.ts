@@ -1,61 +1,100 @@
+import 'reflect-metadata';
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { after, before, describe, it } from 'node:test';
 import { NestFactory } from '@nestjs/core';
-import { ClientGrpcProxy, Transport, type GrpcOptions } from '@nestjs/microservices';
-import type { NodeService, TunnelInfo } from '@sallyport/cluster';
-import { firstValueFrom, type Observable } from 'rxjs';
+import { Transport, type GrpcOptions } from '@nestjs/microservices';
+import {
+  NODE_WIRE,
+  nodeClient,
+  type NodeStatus,
+  type PeerNode,
+  type Release,
+  type TunnelInfo,
+} from '@sallyport/cluster';
+import type { Reason } from '@sallyport/protocol';
 import { TunnelNodeModule } from './tunnel-node.module.ts';
 
+/* The contract: what a client sees over gRPC is what a call in the same process gives. */
+
+class FakeNode implements PeerNode {
+  asked: unknown[] = [];
+  list: TunnelInfo[] = [];
+  tunnels = async () => this.list;
+  disconnect = async (sessionIds: string[], reason: Reason) => {
+    this.asked.push([sessionIds, reason]);
+    return sessionIds.length;
+  };
+  release = async (releases: readonly Release[]) => void this.asked.push(releases);
+  drain = async (drain: boolean) => drain;
+  status = async () => STATUS;
+}
+
+const STATUS: NodeStatus = {
+  node: 'n1',
+  incarnation: 'i1',
+  version: '0.1.0',
+  revision: 'abc',
+  state: 'draining',
+  startedAt: 1_790_000_000_123_456n,
+  tunnels: 3,
+};
+
 describe('NodeController', () => {
-  it('serves NodeService over gRPC, with 64-bit numbers whole', async () => {
-    const asked: unknown[] = [];
-    const node: NodeService = {
-      tunnels: async () => [TUNNEL],
-      disconnect: async (...request) => {
-        asked.push(request);
-        return 1;
-      },
-    };
-    const folder = mkdtempSync(join(tmpdir(), 'sallyport-node-'));
+  const folder = mkdtempSync(join(tmpdir(), 'sallyport-node-'));
+  const url = `unix:${join(folder, 'node.sock')}`;
+  const direct = new FakeNode();
+  let wired: PeerNode & { close(): void };
+  let close: () => Promise<void>;
+
+  before(async () => {
+    const { package: name, protoPath, loader } = NODE_WIRE;
     const options: GrpcOptions = {
       transport: Transport.GRPC,
-      options: {
-        package: 'sallyport.node.v1',
-        protoPath: fileURLToPath(new URL('../../../libs/cluster/proto/node.proto', import.meta.url)),
-        url: `unix:${join(folder, 'node.sock')}`,
-        loader: { longs: String, defaults: true },
-      },
+      options: { package: name, protoPath, url, loader },
     };
-    const app = await NestFactory.createMicroservice(TunnelNodeModule.with(node), {
+    const app = await NestFactory.createMicroservice(TunnelNodeModule.with(direct), {
       ...options,
       logger: false,
     });
     await app.listen();
-    const proxy = new ClientGrpcProxy(options.options);
-    try {
-      const client = proxy.getService<{
-        tunnels(request: object): Observable<{ tunnels: Record<string, unknown>[] }>;
-        disconnect(request: object): Observable<{ count: number }>;
-      }>('NodeService');
-      const [tunnel] = (await firstValueFrom(client.tunnels({}))).tunnels;
-      assert.equal(tunnel?.['epoch'], '1790000000123456789');
-      assert.equal(tunnel?.['rxBytes'], '9007199254740991');
-      assert.deepEqual(tunnel?.['routes'], ['10.0.0.0/8']);
-      const disconnected = client.disconnect({ sessionIds: ['s1'], reason: 'server-disconnect' });
-      assert.deepEqual(await firstValueFrom(disconnected), { count: 1 });
-      assert.deepEqual(asked, [[['s1'], 'server-disconnect']]);
-      await assert.rejects(firstValueFrom(client.disconnect({ sessionIds: ['s1'], reason: 'whim' })), {
-        code: 3,
-      });
-    } finally {
-      proxy.close();
-      await app.close();
-      rmSync(folder, { recursive: true });
-    }
+    wired = await nodeClient({ addresses: [url] });
+    close = () => app.close();
+  });
+  after(async () => {
+    wired.close();
+    await close();
+    rmSync(folder, { recursive: true });
+  });
+
+  it('answers over gRPC as in process, 64-bit numbers whole', async () => {
+    direct.list = [TUNNEL];
+    assert.deepEqual(await wired.tunnels(), await direct.tunnels());
+    assert.deepEqual(await wired.status(), await direct.status());
+    assert.deepEqual([await wired.drain(true), await wired.drain(false)], [true, false]);
+    assert.equal(await wired.disconnect(['s1', 's2'], 'server-disconnect'), 2);
+    const releases = [{ sessionId: 's1', upToEpoch: 1_790_000_000_123_456_789n }];
+    await wired.release(releases);
+    assert.deepEqual(direct.asked, [[['s1', 's2'], 'server-disconnect'], releases]);
+  });
+
+  it('gives ten thousand tunnels in pages', async () => {
+    direct.list = Array.from({ length: 10_000 }, (_, tunnelId) => ({ ...TUNNEL, tunnelId }));
+    const all = await wired.tunnels();
+    assert.deepEqual(
+      all.map(({ tunnelId }) => tunnelId),
+      direct.list.map(({ tunnelId }) => tunnelId),
+    );
+    direct.list = [];
+    assert.deepEqual(await wired.tunnels(), []);
+  });
+
+  it('refuses a reason that is none of ours', async () => {
+    direct.asked = [];
+    await assert.rejects(wired.disconnect(['s1'], 'whim' as Reason), /unknown reason/);
+    assert.deepEqual(direct.asked, []);
   });
 });
 

@@ -1,44 +1,70 @@
 import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod, RpcException } from '@nestjs/microservices';
-import { NODE_SERVICE, type NodeService, type TunnelInfo } from '@sallyport/cluster';
-import { REASONS, type Reason } from '@sallyport/protocol';
+import {
+  disconnectFrom,
+  NODE_SERVICE,
+  releasesFrom,
+  statusMessage,
+  tunnelMessage,
+  WireError,
+  type PeerNode,
+  type TunnelMessage,
+} from '@sallyport/cluster';
+import { Observable } from 'rxjs';
 
-/** `sallyport.node.v1.NodeService` (libs/cluster/proto/node.proto). 64-bit numbers travel as decimal texts. */
+/** `sallyport.node.v1.NodeService` (libs/cluster/proto/node.proto). */
 @Controller()
 export class NodeController {
-  constructor(@Inject(NODE_SERVICE) private readonly node: NodeService) {}
+  constructor(@Inject(NODE_SERVICE) private readonly node: PeerNode) {}
 
-  @GrpcMethod('NodeService', 'Tunnels')
-  async tunnels(): Promise<{ tunnels: TunnelMessage[] }> {
-    const tunnels = await this.node.tunnels();
-    return { tunnels: tunnels.map(tunnelMessage) };
+  @GrpcMethod('NodeService', 'ListTunnels')
+  listTunnels(): Observable<{ tunnels: TunnelMessage[] }> {
+    return new Observable((subscriber) => {
+      this.node.tunnels().then(
+        (tunnels) => {
+          for (let start = 0; start < tunnels.length && !subscriber.closed; start += TUNNELS_PER_PAGE)
+            subscriber.next({ tunnels: tunnels.slice(start, start + TUNNELS_PER_PAGE).map(tunnelMessage) });
+          subscriber.complete();
+        },
+        (error: unknown) => subscriber.error(error),
+      );
+    });
   }
 
   @GrpcMethod('NodeService', 'Disconnect')
-  async disconnect(request: { sessionIds?: string[]; reason?: string }): Promise<{ count: number }> {
-    const { sessionIds = [], reason = '' } = request;
-    if (!isReason(reason)) throw new RpcException({ code: INVALID_ARGUMENT, message: 'unknown reason' });
+  async disconnect(request: unknown): Promise<{ count: number }> {
+    const { sessionIds, reason } = parsed(() => disconnectFrom(request));
     return { count: await this.node.disconnect(sessionIds, reason) };
+  }
+
+  @GrpcMethod('NodeService', 'Release')
+  async release(request: unknown): Promise<object> {
+    await this.node.release(parsed(() => releasesFrom(request)));
+    return {};
+  }
+
+  @GrpcMethod('NodeService', 'Drain')
+  async drain(request: { drain: boolean }): Promise<{ draining: boolean }> {
+    return { draining: await this.node.drain(request.drain) };
+  }
+
+  @GrpcMethod('NodeService', 'Status')
+  async status(): Promise<object> {
+    return statusMessage(await this.node.status());
   }
 }
 
-type WideField = 'epoch' | 'connectedAt' | 'sessionStartedAt' | 'rxBytes' | 'txBytes';
-type TunnelMessage = Omit<TunnelInfo, WideField> & Record<WideField, string>;
-
-function tunnelMessage(tunnel: TunnelInfo): TunnelMessage {
-  return {
-    ...tunnel,
-    epoch: String(tunnel.epoch),
-    connectedAt: String(tunnel.connectedAt),
-    sessionStartedAt: String(tunnel.sessionStartedAt),
-    rxBytes: String(tunnel.rxBytes),
-    txBytes: String(tunnel.txBytes),
-  };
+function parsed<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof WireError)
+      throw new RpcException({ code: INVALID_ARGUMENT, message: error.message });
+    throw error;
+  }
 }
 
-function isReason(text: string): text is Reason {
-  return Object.hasOwn(REASONS, text);
-}
-
+/** A page is some 500 KB. */
+const TUNNELS_PER_PAGE = 500;
 /** gRPC status code. */
 const INVALID_ARGUMENT = 3;

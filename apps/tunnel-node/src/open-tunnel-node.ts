@@ -1,5 +1,12 @@
-import type { Log, Metrics, Supervision } from '@sallyport/chassis';
-import { routeOf, type NodeIdentity, type Sessions, type Settings, type Upstream } from '@sallyport/cluster';
+import { connectionsAllowed, type Log, type Metrics, type Supervision } from '@sallyport/chassis';
+import {
+  routeOf,
+  type EventLog,
+  type NodeIdentity,
+  type Sessions,
+  type Settings,
+  type Upstream,
+} from '@sallyport/cluster';
 import type { Engine, ReturnPath } from '@sallyport/engine';
 import { Edge, type EdgeLimits, type UpstreamName } from './edge.ts';
 import { TlsListener } from './listener.tls.ts';
@@ -12,6 +19,7 @@ export interface TunnelNodeParts {
   certificates: ListenerCertificates;
   node: NodeIdentity;
   sessions: Sessions;
+  events?: Pick<EventLog, 'append'>;
   /** Stays open at `close`: whoever opened it closes it. */
   engine: Engine;
   /** Likewise. */
@@ -57,6 +65,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
     ...{ node, gatewayName: node.name, sessions, engine, returnPath },
     ...{ strap: settings.strap, metrics: nodeMetrics },
     ...tunnelLimits,
+    ...(parts.events && { events: parts.events }),
     ...(parts.now && { now: parts.now }),
     log: log.child({ part: 'tunnels' }),
   });
@@ -100,11 +109,21 @@ function addressRules({ maxConnectionsPerAddress, trustedProxies }: NodeSettings
 }
 
 function listenerOf(settings: NodeSettings, log: Log, supervision?: Supervision): Listener {
+  const connections = connectionsAllowed();
+  if (connections < FEW_CONNECTIONS)
+    log.warn(
+      { connections },
+      'few files may be open, so few connections: raise the limit (ulimit -n, LimitNOFILE=)',
+    );
   return new TlsListener({
     inherited: supervision?.tcp,
     alive: () => supervision?.alive(),
     host: settings.listenHost,
     port: settings.tcpPort,
     log: log.child({ part: 'listener' }),
+    limits: { connections },
   });
 }
+
+/** Fewer are not enough for a gateway that many use. */
+const FEW_CONNECTIONS = 4096;

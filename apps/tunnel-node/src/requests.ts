@@ -58,7 +58,7 @@ export function hasDuplicates(rawHeaders: readonly string[]): boolean {
 }
 
 // 3. body
-/** @returns the body, or 'too-large', or 'aborted' when the client went away. */
+/** @returns the body, or 'too-large', 'no-room' when the budget is spent, 'aborted' when the client went away. */
 export function collectBody(
   request: IncomingMessage,
   limit: number,
@@ -66,17 +66,16 @@ export function collectBody(
 ): Promise<BodyResult> {
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
-    let length = 0;
     const finish = (result: BodyResult) => {
       request.removeAllListeners('data');
-      budget.release(length);
-      length = 0;
+      budget.release(body);
+      chunks.length = 0;
       resolve(result);
     };
+    const body: BodyUnderWay = { bytes: 0, yieldPlace: () => finish('no-room') };
     request.on('data', (chunk: Buffer) => {
-      if (length + chunk.length > limit) return finish('too-large');
-      if (!budget.take(chunk.length)) return finish('no-room');
-      length += chunk.length;
+      if (body.bytes + chunk.length > limit) return finish('too-large');
+      if (!budget.take(body, chunk.length)) return finish('no-room');
       chunks.push(chunk);
     });
     request.once('end', () => finish(Buffer.concat(chunks)));
@@ -87,23 +86,54 @@ export function collectBody(
 
 export type BodyResult = Buffer | 'too-large' | 'no-room' | 'aborted';
 
-/** Bytes of bodies that are being collected, over all connections. */
+export interface BodyUnderWay {
+  /** Collected so far. */
+  bytes: number;
+  /** Its bytes are needed for another one. */
+  yieldPlace(): void;
+}
+
+/**
+ * Bytes of bodies that are being collected, over all connections. The first `FREE_BODY_BYTES` of each do not count, so
+ * that logins, which are small, need nothing of it; when it is spent, the largest body yields, the oldest of equal ones.
+ */
 export class BodyBudget {
   #left: number;
+  /** Those with a part of it, the oldest first. */
+  readonly #bodies = new Set<BodyUnderWay>();
 
   constructor(bytes: number) {
     this.#left = bytes;
   }
 
-  take(bytes: number): boolean {
-    if (bytes > this.#left) return false;
-    this.#left -= bytes;
+  /** Adds to the bytes of `body`. @returns false when it is the largest itself. */
+  take(body: BodyUnderWay, bytes: number): boolean {
+    const wanted = counted(body.bytes + bytes) - counted(body.bytes);
+    while (wanted > this.#left) {
+      const largest = this.#largest();
+      if (largest === undefined || largest.bytes <= body.bytes + bytes) return false;
+      largest.yieldPlace();
+    }
+    this.#left -= wanted;
+    body.bytes += bytes;
+    if (wanted > 0) this.#bodies.add(body);
     return true;
   }
 
-  release(bytes: number): void {
-    this.#left += bytes;
+  release(body: BodyUnderWay): void {
+    if (this.#bodies.delete(body)) this.#left += counted(body.bytes);
+    body.bytes = 0;
   }
+
+  #largest(): BodyUnderWay | undefined {
+    let largest: BodyUnderWay | undefined;
+    for (const body of this.#bodies) if (body.bytes > (largest?.bytes ?? 0)) largest = body;
+    return largest;
+  }
+}
+
+function counted(bytes: number): number {
+  return Math.max(0, bytes - FREE_BODY_BYTES);
 }
 
 // 4. upstream
@@ -204,4 +234,5 @@ const METHODS = ['GET', 'POST', 'HEAD'];
 const SINGLE_HEADERS = ['host', 'content-length', 'transfer-encoding', 'authorization'];
 /** Headers that only services inside may set. */
 const INSIDE_PREFIX = 'x-sallyport-';
+export const FREE_BODY_BYTES = 8192;
 const FILE_CHUNK_BYTES = 65_536;

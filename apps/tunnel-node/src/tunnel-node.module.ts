@@ -1,5 +1,5 @@
 import { Module, type DynamicModule } from '@nestjs/common';
-import { NODE_SERVICE, type NodeService } from '@sallyport/cluster';
+import { NODE_SERVICE, type PeerNode } from '@sallyport/cluster';
 import { NodeController } from './node.controller.ts';
 
 /**
@@ -8,7 +8,7 @@ import { NodeController } from './node.controller.ts';
  */
 @Module({})
 export class TunnelNodeModule {
-  static with(node: NodeService): DynamicModule {
+  static with(node: PeerNode): DynamicModule {
     return {
       module: TunnelNodeModule,
       controllers: [NodeController],

@@ -47,7 +47,9 @@ export class Tunnel implements StreamReceiver {
     this.#owner = owner;
     const timers = channelTimers(parts.session.grant, parts.mobile);
     const settings = { ...timers, sessionRemainingSeconds: parts.sessionRemainingSeconds };
-    this.#channel = new Channel(settings, owner.now());
+    const now = owner.now();
+    const idleMs = Math.max(0, Number(this.startedAt - parts.session.activeAt) / 1000);
+    this.#channel = new Channel(settings, now, now - idleMs);
   }
 
   /** Call when the answer to CONNECT is written. @param early what came with the head of CONNECT. */

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { StoreUnavailable, type MemorySessions, type Sessions } from '@sallyport/cluster';
+import {
+  StoreUnavailable,
+  type MemorySessions,
+  type SessionAddresses,
+  type Sessions,
+} from '@sallyport/cluster';
 import { NO_RETURN_PATH, type ReturnPath } from '@sallyport/engine';
 import { BYE, encodeFrame, PACKET, reasonText, strapMessage } from '@sallyport/protocol';
 import { HIGH_WATER_BYTES, type ListenerCertificates } from './listener.ts';
@@ -43,7 +48,7 @@ describe('Tunnels: packets', () => {
     assert.deepEqual(frame, { type: PACKET.data, payload: incoming });
 
     assert.equal(await node.metric('sallyport_sessions{transport="tls"}'), 1);
-    assert.equal(await node.metric('sallyport_tls_handshakes{result="ok"}'), 1);
+    assert.equal(await node.metric('sallyport_tls_handshakes_total{result="ok"}'), 1);
     const [info] = await node.tunnels.tunnels();
     assert.equal(info?.sessionId, session.id);
     assert.equal(info?.ipv4, address);
@@ -183,6 +188,31 @@ describe('Tunnels: CONNECT', () => {
     assert.equal(node.tunnels.size, 1);
   });
 
+  it('makes an event of a refusal of a session, with the reason that the client got', async () => {
+    await using node = await start();
+    const first = await node.session({ maxSameClients: 1 });
+    const second = await node.session({ maxSameClients: 1 });
+    assert.equal((await (await node.client()).connect(first.token)).status, 200);
+    const { status, headers } = await (await node.client()).connect(second.token);
+    assert.deepEqual([status, header(headers, 'X-Reason')], [503, reasonText('max-same-clients')]);
+    const ofSession = { user: 'alice', profile: 'staff', address: '127.0.0.1', node: 'n1' };
+    const refused = () => node.events.recent(100).filter(({ type }) => type === 'connect.refused');
+    assert.deepEqual(
+      refused().map(({ at: _at, ...fact }) => fact),
+      [
+        {
+          ...{ v: 1, type: 'connect.refused', reason: 'max-same-clients', sessionId: second.session.id },
+          ...ofSession,
+        },
+      ],
+    );
+    assert.equal(await node.metric('sallyport_connects_total{result="max-same-clients"}'), 1);
+    await (await node.client()).connect('never-heard-of');
+    await node.sessions.end(second.session.id, 'user-locked');
+    await (await node.client()).connect(second.token);
+    assert.equal(refused().length, 1, 'what is unknown, or ended with an event of its own, is only counted');
+  });
+
   it('lets a bounded number of CONNECTs wait for the store', async () => {
     let open: () => void = () => undefined;
     const gate = new Promise<void>((resolve) => (open = resolve));
@@ -315,6 +345,61 @@ describe('Tunnels: life', () => {
       await end(client, session.id);
       await until(() => announced.size === 0);
     }
+  });
+
+  it('counts the idle time of a session on when its client connects again', async () => {
+    const clock = new TestClock();
+    await using node = await start({
+      clock,
+      store: (sessions) =>
+        between(sessions, {
+          claim: async (request) => {
+            const claim = await sessions.claim(request);
+            if (!claim.ok) return claim;
+            return {
+              ...claim,
+              session: { ...claim.session, activeAt: claim.session.activeAt - 500_000_000n },
+            };
+          },
+        }),
+    });
+    const { session } = await node.up({ grant: { idleTimeoutSeconds: 600, dpdSeconds: 0 } });
+    clock.pass(95, node.tunnels);
+    assert.equal(node.tunnels.size, 1);
+    clock.pass(5, node.tunnels);
+    assert.equal(node.tunnels.size, 0);
+    await untilAsync(async () => (await node.sessions.get(session.id))?.endReason === 'idle-timeout');
+  });
+
+  it('gives an address to whom the store gave it last, and lets the tunnel go that still has it', async () => {
+    const addresses: SessionAddresses[] = [];
+    await using node = await start({
+      store: (sessions) =>
+        between(sessions, {
+          claim: async (request) => {
+            const claim = await sessions.claim(request);
+            if (!claim.ok) return claim;
+            addresses.push(claim.addresses);
+            return { ...claim, addresses: addresses[0] ?? claim.addresses };
+          },
+        }),
+    });
+    const first = await node.up();
+    const second = await node.up();
+    assert.equal(second.address, first.address);
+    await first.client.untilClosed();
+    assert.equal(node.tunnels.size, 1);
+    const packet = ipv4('10.1.2.3', second.address, 100);
+    node.device.inject(packet);
+    assert.deepEqual(await second.client.frames(1), [{ type: PACKET.data, payload: packet }]);
+  });
+
+  it('finds the token in a second Cookie header', async () => {
+    await using node = await start();
+    const { token } = await node.session();
+    const client = await node.client();
+    client.write(`CONNECT /CSCOSSLC/tunnel HTTP/1.1\r\nCookie: a=b\r\nCookie: webvpn=${token}\r\n\r\n`);
+    assert.equal((await client.answer('head')).status, 200);
   });
 
   it('ends an idle session in the store before it tells the client', async () => {
@@ -495,6 +580,9 @@ class Node {
   }
   get sessions() {
     return this.world.sessions;
+  }
+  get events() {
+    return this.world.events;
   }
   get device() {
     return this.world.device;

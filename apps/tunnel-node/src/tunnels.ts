@@ -12,9 +12,11 @@ import {
   StoreUnavailable,
   systemClock,
   type Clock,
+  type EventLog,
   type Micros,
   type NodeIdentity,
   type NodeService,
+  type Release,
   type Notice,
   type Session,
   type Sessions,
@@ -51,6 +53,8 @@ export interface TunnelsOptions {
   connectsAtOnce?: number;
   /** How often usage and last activity are written to the store. */
   checkpointSeconds?: number;
+  /** Refusals of sessions go there; claims and ends are the store's to tell. */
+  events?: Pick<EventLog, 'append'>;
   metrics: NodeMetrics;
   log: Log;
   /** Monotonic, ms. Default: the machine's. */
@@ -61,6 +65,8 @@ export interface TunnelsOptions {
 
 export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly engine: Engine;
+  /** Why no CONNECT is served for now. */
+  refusing: Reason | undefined;
   readonly traffic: Traffic = { rxPackets: 0, rxBytes: 0, txPackets: 0, txBytes: 0 };
   readonly #options: TunnelsOptions;
   readonly #sessions: Sessions;
@@ -94,6 +100,11 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#ticker.unref();
   }
 
+  /** Id of the newest tunnel. */
+  get lastId(): number {
+    return this.#lastId;
+  }
+
   get size(): number {
     return this.#byId.size;
   }
@@ -118,6 +129,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   /** @returns label for the metric: `ok`, `resumed` or the reason of the refusal. */
   async #open(stream: ClientStream, head: ConnectHead): Promise<string> {
     if (this.#closing) return this.#refuse(stream, 'server-shutdown');
+    if (this.refusing) return this.#refuse(stream, this.refusing, 503);
     if (this.#opening > (this.#options.connectsAtOnce ?? CONNECTS_AT_ONCE))
       return this.#refuse(stream, 'connect-rate');
     const { sessions, node, strap } = this.#options;
@@ -125,9 +137,16 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       ...{ sessions, node, strap },
       seenEpoch: () => this.#seenEpoch,
     });
-    return admitted.ok
-      ? this.#serve(stream, head, admitted)
-      : this.#refuse(stream, admitted.reason, admitted.status);
+    if (admitted.ok) return this.#serve(stream, head, admitted);
+    if (admitted.session) this.#recordRefusal(admitted.session, admitted.reason, stream.facts.peerAddress);
+    return this.#refuse(stream, admitted.reason, admitted.status);
+  }
+
+  #recordRefusal({ id: sessionId, user, profile }: Session, reason: Reason, address: string): void {
+    const node = this.#options.node.name;
+    this.#options.events?.append([
+      { v: 1, at: this.wallNow(), type: 'connect.refused', user, profile, address, reason, sessionId, node },
+    ]);
   }
 
   #serve(stream: ClientStream, head: ConnectHead, { request, claim, mtu }: Admitted): string {
@@ -183,21 +202,37 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 
   #attach(tunnel: Tunnel, session: Session): void {
-    const addresses = { ...tunnel.addresses, ipv6PrefixLength: session.grant.ipv6SubnetPrefix };
+    const attachment = {
+      tunnelId: tunnel.id,
+      ...tunnel.addresses,
+      ipv6PrefixLength: session.grant.ipv6SubnetPrefix,
+      mtuBytes: tunnel.mtuBytes,
+      onPackets: (packets: readonly Uint8Array[]) => tunnel.deliver(packets),
+    };
     try {
-      this.engine.attach({
-        tunnelId: tunnel.id,
-        ...addresses,
-        mtuBytes: tunnel.mtuBytes,
-        onPackets: (packets) => tunnel.deliver(packets),
-      });
+      this.engine.attach(attachment);
     } catch (error) {
-      this.#settle(tunnel, { kind: 'park', reason: 'error' });
-      throw error;
+      const evicted = this.#evictHolders(tunnel);
+      if (evicted === 0) this.#settle(tunnel, { kind: 'park', reason: 'error' });
+      if (evicted === 0) throw error;
+      this.engine.attach(attachment);
     }
-    this.#options.returnPath.announce(tunnel.id, addresses);
+    this.#options.returnPath.announce(tunnel.id, attachment);
     this.#byId.set(tunnel.id, tunnel);
     this.#bySession.set(session.id, tunnel);
+  }
+
+  /** The store gave an address anew before the notice to its former holder came: the newer lease is right. */
+  #evictHolders({ addresses, lease }: Tunnel): number {
+    let evicted = 0;
+    for (const holder of [...this.#byId.values()]) {
+      if (holder.lease.epoch >= lease.epoch) continue;
+      const { ipv4, ipv6 } = holder.addresses;
+      if ((ipv4 === '' || ipv4 !== addresses.ipv4) && (ipv6 === '' || ipv6 !== addresses.ipv6)) continue;
+      this.#supersede(holder);
+      evicted += 1;
+    }
+    return evicted;
   }
 
   #handleFault(stream: ClientStream, error: unknown): string {
@@ -357,23 +392,41 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return count;
   }
 
+  /** From the node that has claimed them: the fast path beside the notices, and handled like one. */
+  release(releases: readonly Release[]): void {
+    for (const { sessionId, upToEpoch } of releases)
+      this.#handleNotice({ sessionId, upToEpoch, reason: 'superseded' });
+  }
+
+  /**
+   * Ends some tunnels without a packet and parks their sessions, so that their clients come back at once, elsewhere.
+   * @param upTo only tunnels up to this id: who came back here has nowhere else to go.
+   * @returns how many.
+   */
+  async moveAway(count: number, upTo: number): Promise<number> {
+    const leaving = [...this.#byId.values()].filter(({ id }) => id <= upTo).slice(0, count);
+    await Promise.all(leaving.map((tunnel) => this.#park(tunnel)));
+    return leaving.length;
+  }
+
+  #park(tunnel: Tunnel): Promise<unknown> {
+    this.#remove(tunnel);
+    this.#options.metrics.tunnelEnded('server-shutdown');
+    const { session, lease } = tunnel;
+    const parked = this.#tell(() =>
+      this.#sessions.park(session.id, lease, 'server-shutdown', tunnel.usage()),
+    );
+    this.#leave(tunnel);
+    return parked;
+  }
+
   /** Planned stop: the sessions are parked, the connections end without a packet, and the clients come back. */
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
     clearInterval(this.#ticker);
     this.#stopNotices();
-    const parked: Promise<unknown>[] = [];
-    for (const tunnel of [...this.#byId.values()]) {
-      this.#remove(tunnel);
-      this.#options.metrics.tunnelEnded('server-shutdown');
-      const { session, lease } = tunnel;
-      parked.push(
-        this.#tell(() => this.#sessions.park(session.id, lease, 'server-shutdown', tunnel.usage())),
-      );
-      this.#leave(tunnel);
-    }
-    await Promise.all(parked);
+    await Promise.all([...this.#byId.values()].map((tunnel) => this.#park(tunnel)));
     this.#publishTraffic();
     const until = performance.now() + CLOSE_MS;
     while (performance.now() < until && [...this.#leaving.keys()].some((stream) => !stream.closed)) {

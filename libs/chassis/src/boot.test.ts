@@ -6,12 +6,12 @@ import { checkThreadPool, MIN_THREADS } from './boot.ts';
 import { faultText, StartError } from './faults.ts';
 
 /** A service that says what it was told, in a process of its own. */
-function service(stop: string, deadlineMs = 300) {
+function service(stop: string, deadlineMs = 300, reload = `async () => console.log('reload')`) {
   const code = `
     const { runService, createLog, endOnUncaughtFaults } = await import(${JSON.stringify(new URL('./index.js', import.meta.url).href)});
     const log = createLog({ name: 't', level: 'silent' });
     endOnUncaughtFaults(log, () => console.log('cleaned'));
-    runService({ stop: ${stop}, reload: async () => console.log('reload') }, { log, title: 't', deadlineMs: ${deadlineMs} });
+    runService({ stop: ${stop}, reload: ${reload} }, { log, title: 't', deadlineMs: ${deadlineMs} });
     process.on('SIGUSR2', () => { throw new Error('nobody catches this'); });
     setInterval(() => {}, 1000);
     console.log('up');`;
@@ -44,6 +44,22 @@ test('SIGHUP reloads, SIGTERM stops with exit code 0', async () => {
   run.child.kill('SIGTERM');
   assert.equal(await run.exit(), 0);
   assert.equal(run.said(), 'up reload stop');
+});
+
+test('reloads that are asked for during a reload are done once', async () => {
+  const slow = `async () => { console.log('reload'); await new Promise((done) => setTimeout(done, 300)); }`;
+  const run = service(GOOD_STOP, 300, slow);
+  await run.until('up');
+  run.child.kill('SIGHUP');
+  await run.until('reload');
+  for (let n = 0; n < 20; n += 1) {
+    run.child.kill('SIGHUP');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  run.child.kill('SIGTERM');
+  assert.equal(await run.exit(), 0);
+  assert.equal(run.said(), 'up reload reload stop');
 });
 
 test('a second signal ends the process at once, and a stop that hangs ends at its deadline', async () => {

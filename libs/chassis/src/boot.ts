@@ -56,12 +56,18 @@ export function runService(
       });
   };
   let reloading: Promise<unknown> = Promise.resolve();
+  let isReloadDue = false;
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   process.on('SIGHUP', () => {
-    // One after the other: the last file read is the one in use.
+    // One after the other, so that the last file read is the one in use; one that has not begun stands for all that come.
+    if (isReloadDue) return;
+    isReloadDue = true;
     reloading = reloading
-      .then(() => (stopping ? undefined : hooks.reload()))
+      .then(() => {
+        isReloadDue = false;
+        return stopping ? undefined : hooks.reload();
+      })
       .catch((fault: unknown) => log.error({ err: errorFields(fault) }, 'the reload failed'));
   });
   return { stop: () => stop('command') };

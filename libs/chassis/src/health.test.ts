@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { Agent, get, type IncomingMessage } from 'node:http';
+import { connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { StartError } from './faults.ts';
-import { certificateMetrics, configMetrics, processMetrics, serveHealth } from './health.ts';
+import { certificateMetrics, configMetrics, MAX_CONNECTIONS, processMetrics, serveHealth } from './health.ts';
 import { Metrics } from './metrics.ts';
 
 test('live is always 200; startup and ready are 404 with their reasons until there are none', async () => {
@@ -36,6 +38,33 @@ test('live is always 200; startup and ready are 404 with their reasons until the
     );
   } finally {
     await server.close();
+    await server.close();
+  }
+});
+
+test('connections that ask nothing do not lock others out, and those of a scraper stay', async () => {
+  const server = await open({ startup: () => [], ready: () => [] });
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const idle: Socket[] = [];
+  try {
+    const scrape = async (): Promise<number> => {
+      const request = get({ port: server.port, path: '/health/live', agent });
+      const [response] = (await once(request, 'response')) as [IncomingMessage];
+      response.resume();
+      await once(response, 'end');
+      return request.socket?.localPort ?? 0;
+    };
+    const port = await scrape();
+    for (let n = 0; n < MAX_CONNECTIONS + 20; n += 1) {
+      const socket = connect(server.port, '127.0.0.1').on('error', () => undefined);
+      await once(socket, 'connect');
+      idle.push(socket);
+      if (n % 50 === 0) assert.equal(await scrape(), port);
+    }
+    assert.equal((await ask(server.port, '/health/live')).status, 200);
+  } finally {
+    agent.destroy();
+    for (const socket of idle) socket.destroy();
     await server.close();
   }
 });

@@ -1,6 +1,6 @@
 import { createServer } from 'node:http';
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import { isIPv6 } from 'node:net';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { isIPv6, type Socket } from 'node:net';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { StartError } from './faults.ts';
 import type { Metrics } from './metrics.ts';
@@ -45,7 +45,7 @@ export async function serveHealth(
       answer(request, response, metrics, facts).catch(() => response.destroy());
     },
   );
-  server.maxConnections = MAX_CONNECTIONS;
+  boundConnections(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(address, error)));
     server.listen({ host, port }, resolve);
@@ -60,6 +60,34 @@ export async function serveHealth(
       await closed;
     },
   };
+}
+
+/** When there is one more, the one that has asked nothing for longest goes: idle ones must not lock a scraper out. */
+function boundConnections(server: Server): void {
+  const connections = new Set<Socket>();
+  const asking = new Set<Socket>();
+  server.on('connection', (socket) => {
+    for (const oldest of connections) {
+      if (connections.size < MAX_CONNECTIONS) break;
+      if (asking.has(oldest)) continue;
+      connections.delete(oldest);
+      oldest.destroy();
+    }
+    if (connections.size >= MAX_CONNECTIONS) return void socket.destroy();
+    connections.add(socket);
+    socket.once('close', () => {
+      connections.delete(socket);
+      asking.delete(socket);
+    });
+  });
+  server.on('request', ({ socket }, response) => {
+    asking.add(socket);
+    response.once('close', () => {
+      asking.delete(socket);
+      // To the end of the order.
+      if (connections.delete(socket)) connections.add(socket);
+    });
+  });
 }
 
 /** Metrics of the process itself: build, event loop. */

@@ -8,4 +8,5 @@ export * from './health.ts';
 export * from './log.ts';
 export * from './metrics.ts';
 export * from './nest-log.ts';
+export * from './open-files.ts';
 export * from './supervised.ts';

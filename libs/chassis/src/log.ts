@@ -1,4 +1,5 @@
 import { pino } from 'pino';
+import { LogLines } from './log-lines.ts';
 
 /** Message is constant text, values are fields. Never a token, password or key; addresses and names not above debug. */
 export interface Log {
@@ -15,7 +16,8 @@ export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent';
 
 /** JSON lines on stderr; readable lines when stderr is a terminal. */
 export function createLog(options: { name: string; level: LogLevel }): Log {
-  const destination = process.stderr.isTTY ? readableLines() : pino.destination({ dest: 2, sync: true });
+  // A look at process.stderr makes a pipe or socket one that does not block.
+  const destination = process.stderr.isTTY ? readableLines() : errorLines();
   return pino(
     {
       name: options.name,
@@ -25,6 +27,18 @@ export function createLog(options: { name: string; level: LogLevel }): Log {
     },
     destination,
   );
+}
+
+/** One for all logs of the process: they share the descriptor. */
+function errorLines(): LogLines {
+  return (lines ??= new LogLines(process.stderr.fd, droppedLine));
+}
+
+let lines: LogLines | undefined;
+
+function droppedLine(count: number): string {
+  const time = new Date().toISOString();
+  return `${JSON.stringify({ level: 40, time, name: 'log', lines: count, msg: 'log lines were dropped: the reader was too slow' })}\n`;
 }
 
 function readableLines() {

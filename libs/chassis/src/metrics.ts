@@ -1,19 +1,37 @@
 import { Registry, Counter, Gauge, Histogram, collectDefaultMetrics } from 'prom-client';
 
-/** The only file on prom-client. Names begin with `sallyport_`; no user, address or session as a label. */
+/**
+ * The only file on prom-client. Names begin with `sallyport_`, but for the usual ones of a process (`process_`, `nodejs_`),
+ * which dashboards know; no user, address or session as a label.
+ */
 export class Metrics {
   readonly #registry = new Registry();
 
   constructor() {
-    collectDefaultMetrics({
-      register: this.#registry,
-      prefix: 'sallyport_process_',
-      eventLoopMonitoringPrecision: 20,
-    });
+    collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: 20 });
   }
 
   counter<L extends string = never>(name: string, help: string, labelNames: readonly L[] = []): Counter<L> {
     return new Counter({ name, help, labelNames: [...labelNames], registers: [this.#registry] });
+  }
+
+  /** A counter that somebody else counts. @param read called at each scrape, adds what was counted since the start. */
+  counterOf<L extends string = never>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    read: (add: (value: number, labels?: Partial<Record<L, string>>) => void) => void,
+  ): void {
+    new Counter<L>({
+      name,
+      help,
+      labelNames: [...labelNames],
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        read((value, labels) => (labels ? this.inc(labels, value) : this.inc(value)));
+      },
+    });
   }
 
   /** @param collect called at each scrape, to set the value then. */

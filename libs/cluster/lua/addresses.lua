@@ -5,8 +5,9 @@
 --   rest4 rest6     sorted by name: entries that somebody had
 --   pool:CIDR       resting entries of one pool, oldest first
 --   rested          entry to who had it; last4, last6: user and profile to entry, the hint of a sticky address
+--   reserved:TAG    sorted by name: family and address in hex, of the list of fixed addresses that has this tag
+--   parked:LIST     entry .. session id, parked longest first; parked-lists: LIST to first and last block of its pool
 
-local FAMILIES = { '4', '6' }
 local WIDTH = { ['4'] = 8, ['6'] = 32 }
 local DRAWS = 3
 local WINDOW_ENTRIES = 64
@@ -95,12 +96,17 @@ local function occupant(family, block, length)
   return idOfMember(found), string.sub(found, 1, width + 2)
 end
 
-local function rests(family, block, length)
-  return redis.call('HEXISTS', KEY .. 'rested', entryOf(block, length)) == 1
+local RESERVED = ARGS.reserved and ARGS.reserved ~= '' and KEY .. 'reserved:' .. ARGS.reserved or nil
+
+-- Has a fixed address of the configuration a part of this block?
+local function isReserved(family, block, length)
+  if not RESERVED then return false end
+  local last = family .. endOf(family, block, length)
+  return redis.call('ZLEXCOUNT', RESERVED, '[' .. family .. block, '[' .. last) > 0
 end
 
-local function within(pool, block)
-  return block >= pool.first and block <= pool.last
+local function rests(family, block, length)
+  return redis.call('HEXISTS', KEY .. 'rested', entryOf(block, length)) == 1
 end
 
 local function countIn(key, first, last)
@@ -111,6 +117,41 @@ local function busyIn(family, first, last, resting)
   local busy = countIn(KEY .. 'taken' .. family, first, last)
   if resting then busy = busy + countIn(KEY .. 'rest' .. family, first, last) end
   return busy
+end
+
+-- Without its host bits.
+local function truncated(address, length)
+  local limbs = limbsOf(address)
+  for i = 1, #limbs do
+    local unit = 2 ^ (16 - math.max(0, math.min(16, length - (i - 1) * 16)))
+    limbs[i] = math.floor(limbs[i] / unit) * unit
+  end
+  return blockOf(limbs)
+end
+
+-- Reserved blocks of a pool that `busyIn` does not count, sorted: as many steps as the pool has reserved addresses.
+local function spareIn(family, pool, length, resting)
+  local spare, seen = {}, nil
+  if not RESERVED then return spare end
+  local last = family .. endOf(family, pool.last, length)
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', RESERVED, '[' .. family .. pool.first, '[' .. last)) do
+    local block = truncated(string.sub(member, 2), length)
+    if block ~= seen and not occupant(family, block, length) and not (resting and rests(family, block, length)) then
+      spare[#spare + 1] = block
+    end
+    seen = block
+  end
+  return spare
+end
+
+-- How many of these sorted texts come before this one, or before its successor.
+local function countBefore(sorted, text, inclusive)
+  local low, high = 0, #sorted
+  while low < high do
+    local middle = math.floor((low + high) / 2) + 1
+    if sorted[middle] < text or (inclusive and sorted[middle] == text) then low = middle else high = middle - 1 end
+  end
+  return low
 end
 
 -- Offsets of a pool to blocks, for pools of up to 2^48 of them.
@@ -143,7 +184,7 @@ local function gap(family, pool, length, blockAt)
     while block ~= taken do
       steps = steps + 1
       if steps > MAX_STEPS or offset >= stopAt or (not taken and #entries == WINDOW_ENTRIES) then return nil end
-      if not rests(family, block, length) then return block end
+      if not rests(family, block, length) and not isReserved(family, block, length) then return block end
       offset = offset + 1
       block = blockAt(offset)
     end
@@ -154,9 +195,13 @@ local function gap(family, pool, length, blockAt)
 end
 
 -- Halves the pool until one free block is left, from a random place on. Needs blocks of one size.
-local function search(family, pool, resting, blockAt)
+local function search(family, pool, length, resting, blockAt)
+  local spare = spareIn(family, pool, length, resting)
   local function hasFree(low, high)
-    return low <= high and busyIn(family, blockAt(low), blockAt(high), resting) < high - low + 1
+    if low > high then return false end
+    local first, last = blockAt(low), blockAt(high)
+    local reserved = countBefore(spare, last, true) - countBefore(spare, first, false)
+    return busyIn(family, first, last, resting) + reserved < high - low + 1
   end
   local low, high = pool.from, pool.from + pool.size - 1
   local pivot = randomOffset(pool)
@@ -174,12 +219,11 @@ local function neverUsed(family, pool, length)
   local blockAt = pool.bits <= SMALL_BITS and blocksOf(family, pool) or nil
   for _ = 1, mixed and DRAWS_OF_MIXED or DRAWS do
     local block = blockAt and blockAt(randomOffset(pool)) or draw(pool)
-    if within(pool, block) and not occupant(family, block, length) and not rests(family, block, length) then
-      return block
-    end
+    local free = within(pool, block) and not occupant(family, block, length) and not rests(family, block, length)
+    if free and not isReserved(family, block, length) then return block end
   end
   if mixed or not blockAt then return nil end
-  return gap(family, pool, length, blockAt) or search(family, pool, true, blockAt)
+  return gap(family, pool, length, blockAt) or search(family, pool, length, true, blockAt)
 end
 
 local function poolKey(cidr)
@@ -200,7 +244,8 @@ local function rested(family, pool, length, since)
   for i = 1, #oldest, 2 do
     if tonumber(oldest[i + 1]) > since then return nil end
     local block, size = string.sub(oldest[i], 1, -3), tonumber(string.sub(oldest[i], -2), 16)
-    if size == length and within(pool, block) and not occupant(family, block, length) then return block end
+    local free = size == length and within(pool, block) and not occupant(family, block, length)
+    if free and not isReserved(family, block, length) then return block end
   end
   return nil
 end
@@ -209,7 +254,7 @@ local function holderKey(record)
   return cjson.encode({ record.u, record.p })
 end
 
--- Chooses one block for a session, as if `leaving` (records of the same user that end in this step) had ended already.
+-- Chooses one block for a session, as if `leaving` (records that end in this step) had ended already.
 -- @return block, or nil and the reason
 local function chooseBlock(family, record, plan, leaving)
   local wish = plan[family]
@@ -219,7 +264,7 @@ local function chooseBlock(family, record, plan, leaving)
     local entry = other['b' .. family]
     if entry then
       freed[entry] = true
-      if other.p == record.p then sticky = entry end
+      if other.u == record.u and other.p == record.p then sticky = entry end
     end
   end
   local function isFree(block)
@@ -234,7 +279,7 @@ local function chooseBlock(family, record, plan, leaving)
   if sticky and #sticky == WIDTH[family] + 2 and tonumber(string.sub(sticky, -2), 16) == length then
     local block = string.sub(sticky, 1, -3)
     for _, pool in ipairs(wish.pools) do
-      if within(pool, block) and isFree(block) then return block end
+      if within(pool, block) and isFree(block) and not isReserved(family, block, length) then return block end
     end
   end
   for _, pool in ipairs(wish.pools) do
@@ -246,12 +291,14 @@ local function chooseBlock(family, record, plan, leaving)
     if block then return block end
     for entry in pairs(freed) do
       block = string.sub(entry, 1, -3)
-      if entry == entryOf(block, length) and within(pool, block) then return block end
+      local fits = entry == entryOf(block, length) and within(pool, block)
+      if fits and not isReserved(family, block, length) then return block end
     end
     -- What rests in the list of another pool that overlaps with this one.
     if pool.bits <= SMALL_BITS and busyIn(family, pool.first, pool.last, false) < pool.size then
-      block = search(family, pool, false, blocksOf(family, pool))
-      if block and not occupant(family, block, length) then return block end
+      block = search(family, pool, length, false, blocksOf(family, pool))
+      local free = block and not occupant(family, block, length)
+      if free and not isReserved(family, block, length) then return block end
     end
   end
   return nil, 'pool-empty'
@@ -299,9 +346,10 @@ end
 
 local function rest(family, entry, record, plan)
   local block = string.sub(entry, 1, -3)
+  -- A fixed address is mostly reserved: it would stand before those that the pool may give.
   local cidr = '-'
   for _, pool in ipairs(plan[family].pools) do
-    if within(pool, block) then
+    if within(pool, block) and not record['a' .. family] then
       cidr = pool.cidr
       break
     end

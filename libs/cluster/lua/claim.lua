@@ -1,10 +1,14 @@
 -- CONNECT: takes the session for a node. The steps and their order are those of session-decisions.ts.
 local WINDOW = 60000000
 local CONNECTS_KEPT = 16
+local PARKED_PER_USER_MIN = 8
+local RESERVED_SECONDS = 86400
 local COUNTED = { ['max-clients'] = true, ['max-same-clients'] = true, ['pool-empty'] = true, ['address-taken'] = true, ['no-address-family'] = true }
 local TOLD = { ['cookie-timeout'] = true, ['disconnected-timeout'] = true, ['session-timeout'] = true }
 
 local id = ARGS.id
+-- The list of fixed addresses is kept once, not sent with each claim. Before anything is written.
+if RESERVED and redis.call('EXPIRE', RESERVED, RESERVED_SECONDS) == 0 then return { HEAD, 'reserve' } end
 local record = loadAsked()
 if not record then
   if isAsserting() then stop('WAITING nodes still assert their sessions') end
@@ -38,14 +42,15 @@ for _, family in ipairs(FAMILIES) do
   wanted[family] = ARGS['w' .. family] and (plan[family].fixed ~= nil or #plan[family].pools > 0)
 end
 
-local function claimed(text, resumed, fresh)
+-- `told`: may the claiming node itself have mail because of this claim?
+local function claimed(text, resumed, fresh, told)
   local offered = (wanted['4'] and '4' or '') .. (wanted['6'] and '6' or '')
-  return { HEAD, 'claimed', digits(AWAY), id, text, offered, resumed, fresh }
+  return { HEAD, 'claimed', digits(AWAY), id, text, offered, resumed, fresh, told and '1' or '0' }
 end
 
 -- 1. The same connection again.
 if record.st == 'u' and record.lc == ARGS.c then
-  return claimed(cjson.encode(record), earlier and earlier.resumed or '1', '0')
+  return claimed(cjson.encode(record), earlier and earlier.resumed or '1', '0', true)
 end
 -- 2. Closed, or past one of its lifetimes.
 if record.st == 'c' then return { HEAD, 'refused', TOLD[record.er] and record.er or 'token-unknown' } end
@@ -61,22 +66,30 @@ if earlier then return { HEAD, 'refused', 'superseded' } end
 if ARGS.perMinute > 0 and #connects >= ARGS.perMinute then return { HEAD, 'refused', 'connect-rate' } end
 if not wanted['4'] and not wanted['6'] then return refuse('no-address-family') end
 
--- 5. Limits: per user (refuse, or the oldest goes), then in all.
+-- 5. Limits: per user (refuse, or the oldest goes; of too many parked ones the oldest goes), then in all.
 local leaving, isLeaving = {}, {}
 local function leave(other)
   if isLeaving[other] then return end
   isLeaving[other] = load(other)
   leaving[#leaving + 1] = other
 end
+local function leaveFirst(kind, count)
+  local from, to = kindRange(record.u, kind)
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', KEY .. 'users', from, to, 'LIMIT', 0, count)) do
+    leave(idOfMember(member))
+  end
+end
 if plan.maxSame > 0 and record.st ~= 'u' then
-  local from, to = upRange(record.u)
-  local excess = redis.call('ZLEXCOUNT', KEY .. 'users', from, to) + 1 - plan.maxSame
+  local excess = redis.call('ZLEXCOUNT', KEY .. 'users', kindRange(record.u, 'U')) + 1 - plan.maxSame
   if excess > 0 then
     if plan.onLimit == 'refuse' then return refuse('max-same-clients') end
-    for _, member in ipairs(redis.call('ZRANGEBYLEX', KEY .. 'users', from, to, 'LIMIT', 0, excess)) do
-      leave(idOfMember(member))
-    end
+    leaveFirst('U', excess)
   end
+end
+if plan.maxSame > 0 and record.st == 'a' then
+  local kept = math.max(plan.maxSame, PARKED_PER_USER_MIN)
+  local excess = redis.call('ZLEXCOUNT', KEY .. 'users', kindRange(record.u, 'P')) - kept
+  if excess > 0 then leaveFirst('P', excess) end
 end
 local fresh = false
 for _, family in ipairs(FAMILIES) do
@@ -103,20 +116,38 @@ if ARGS.maxClients > 0 and record.st ~= 'u' then
   if up - goingDown >= ARGS.maxClients then return refuse('max-clients') end
 end
 
--- 6. Addresses: those that the session has, else fixed, sticky or free ones.
-local records = {}
-for i, other in ipairs(leaving) do records[i] = isLeaving[other] end
+-- 6. Addresses: those that the session has, else fixed, sticky or free ones; where the pools are empty the session
+-- parked longest yields, one of the same user first.
+local function leavingRecords()
+  local records = {}
+  for i, other in ipairs(leaving) do records[i] = isLeaving[other] end
+  return records
+end
 local after = copy(record)
 for _, family in ipairs(FAMILIES) do
   if wanted[family] and not record['b' .. family] then
     local length = plan[family].length
-    local block, reason = chooseBlock(family, record, plan, records)
+    local block, reason = chooseBlock(family, record, plan, leavingRecords())
+    if reason == 'pool-empty' then
+      local other, entry = yielding(family, record, plan[family], function(it) return it == id or isLeaving[it] end)
+      if other then
+        leave(other)
+        block = string.sub(entry, 1, -3)
+      end
+    end
     if not block then return refuse(reason) end
     after['b' .. family] = entryOf(block, length)
     after['a' .. family] = plan[family].fixedAddress
   end
 end
-for _, other in ipairs(leaving) do toEnded(other, isLeaving[other], 'replaced') end
+local told = false
+local function ofClaimer(other)
+  return other.st == 'u' and other.ln == ARGS.node and other.li == ARGS.incarnation
+end
+for _, other in ipairs(leaving) do
+  told = told or ofClaimer(isLeaving[other])
+  toEnded(other, isLeaving[other], 'replaced')
+end
 
 -- 7. A higher epoch, the lease, the event (CLUSTER.md C1: above what is stored, the clock and what the node has seen).
 local epoch = math.max(number(record, 'le') + 1, NOW, tonumber(ARGS.seen) + 1)
@@ -150,4 +181,4 @@ emit(id, after, 'claimed', NOW, '"lease":{"name":' .. cjson.encode(ARGS.node) ..
   .. '],"mtuBytes":' .. (after.m or '0') .. ',"resumed":' .. tostring(resumed) .. ',"moved":' .. tostring(moved))
 if record.st == 'u' then tell(record.ln, record.li, id, number(record, 'le'), 'superseded') end
 remember(1, resumed and 1 or 0)
-return claimed(cjson.encode(after), resumed and '1' or '0', fresh and '1' or '0')
+return claimed(cjson.encode(after), resumed and '1' or '0', fresh and '1' or '0', told or ofClaimer(record))

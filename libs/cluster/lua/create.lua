@@ -6,13 +6,20 @@ local known = load(ARGS.id)
 if known and known.op == ARGS.op then return { HEAD, digits(AWAY), ARGS.id, cjson.encode(known) } end
 if known then stop('FAULT a session with this token exists already') end
 
-local excess = redis.call('ZLEXCOUNT', KEY .. 'users', waitingRange(ARGS.u)) + 1 - WAITING_PER_USER
+local excess = 1 - WAITING_PER_USER
+for _, kind in ipairs({ 'A', 'P' }) do
+  excess = excess + redis.call('ZLEXCOUNT', KEY .. 'users', kindRange(ARGS.u, kind))
+end
 if excess > 0 then
-  local from, to = waitingRange(ARGS.u)
-  for _, member in ipairs(redis.call('ZRANGEBYLEX', KEY .. 'users', from, to, 'LIMIT', 0, excess)) do
-    local id = idOfMember(member)
-    toEnded(id, load(id), 'replaced')
+  local waiting = {}
+  for kind, away in pairs({ A = 0, P = AWAY }) do
+    local from, to = kindRange(ARGS.u, kind)
+    for _, member in ipairs(redis.call('ZRANGEBYLEX', KEY .. 'users', from, to, 'LIMIT', 0, excess)) do
+      waiting[#waiting + 1] = { id = idOfMember(member), since = partsOfMember(ARGS.u, member) + away }
+    end
   end
+  table.sort(waiting, function(a, b) return a.since < b.since end)
+  for i = 1, excess do toEnded(waiting[i].id, load(waiting[i].id), 'replaced') end
 end
 
 if redis.call('EXISTS', KEY .. 'g:' .. ARGS.g) == 0 then

@@ -9,7 +9,9 @@
 --   rx tx rt tt     bytes of the session, of the tunnel     n number of events
 --   aw              AWAY when it was parked                 op id of the last change
 -- A session's id is made of the hash of its token, so that no index leads from one to the other.
--- Indexes, changed only by `transition`: users, node:NAME, due, tombstones, meta.a, .u, .p
+-- Indexes, changed only by `transition`: users, node:NAME, due, tombstones, parked:LIST, parked-lists, meta.a, .u, .p
+
+local FAMILIES = { '4', '6' }
 
 local function bin(hex)
   return (string.gsub(hex, '%x%x', function(pair) return string.char(tonumber(pair, 16)) end))
@@ -77,22 +79,34 @@ local function lifetimeEnd(record, plan)
   return at, reason
 end
 
+-- When it was parked, without the time that the store was away before that: orders parked sessions, whether `returned`
+-- has seen them or not.
+local function parkedSince(record)
+  return number(record, 'pk') - number(record, 'aw')
+end
+
+-- A user's sessions: 'A' authed and 'P' parked, that wait longest first, 'U' up, oldest first. 'P' has the blocks, too.
 local function userMember(id, record)
-  local up = record.st == 'u'
-  local since = record.st == 'p' and number(record, 'pk') or number(record, 'c')
-  return record.u .. '\0' .. (up and 'U' or 'W') .. string.format('%016.0f', since) .. bin(id)
+  local kind, since, blocks = string.upper(record.st), number(record, 'c'), ''
+  if record.st == 'p' then since, blocks = parkedSince(record), (record.b4 or '') .. ',' .. (record.b6 or '') end
+  return record.u .. '\0' .. kind .. string.format('%016.0f', since) .. blocks .. bin(id)
 end
 
 local function idOfMember(member)
   return hex(string.sub(member, -16))
 end
 
-local function upRange(user)
-  return '[' .. user .. '\0U', '(' .. user .. '\0V'
+-- `kind` as in userMember.
+local function kindRange(user, kind)
+  local head = user .. '\0'
+  return '[' .. head .. kind, '(' .. head .. string.char(string.byte(kind) + 1)
 end
 
-local function waitingRange(user)
-  return '[' .. user .. '\0W', '(' .. user .. '\0X'
+-- What userMember has put in: since when, and the blocks.
+local function partsOfMember(user, member)
+  local from = #user + 3
+  local b4, b6 = string.match(string.sub(member, from + 16, -17), '^(%x*),(%x*)$')
+  return tonumber(string.sub(member, from, from + 15)), { ['4'] = b4, ['6'] = b6 }
 end
 
 local function userRange(user)
@@ -101,6 +115,39 @@ end
 
 local function nodeKey(name)
   return KEY .. 'node:' .. name
+end
+
+local function within(pool, block)
+  return block >= pool.first and block <= pool.last
+end
+
+-- The list of parked sessions that a parked one is in: FAMILY LENGTH CIDR, the pool of its grant that its address is
+-- from; '-' where it is a fixed one. @return name, entry and the pool; nil = not parked, or no address
+local function parkedList(id, record, family)
+  local entry = record and record.st == 'p' and record['b' .. family]
+  if not entry then return nil end
+  local name, block = family .. string.sub(entry, -2), string.sub(entry, 1, -3)
+  if not record['a' .. family] then
+    for _, pool in ipairs(planOf(record)[family].pools) do
+      if within(pool, block) then return name .. pool.cidr, entry .. bin(id), pool end
+    end
+  end
+  return name .. '-', entry .. bin(id), nil
+end
+
+local function moveParked(id, before, after)
+  for _, family in ipairs(FAMILIES) do
+    local was, left = parkedList(id, before, family)
+    local is, member, pool = parkedList(id, after, family)
+    if was and was ~= is then
+      redis.call('ZREM', KEY .. 'parked:' .. was, left)
+      if redis.call('EXISTS', KEY .. 'parked:' .. was) == 0 then redis.call('HDEL', KEY .. 'parked-lists', was) end
+    end
+    if is and is ~= was then
+      redis.call('ZADD', KEY .. 'parked:' .. is, digits(parkedSince(after)), member)
+      redis.call('HSET', KEY .. 'parked-lists', is, pool and pool.first .. ' ' .. pool.last or '')
+    end
+  end
 end
 
 -- Which entry of which index a record has.
@@ -142,6 +189,7 @@ local function transition(id, before, after)
     if old.node then redis.call('ZREM', old.node, old.lease) end
     if new.node then redis.call('ZADD', new.node, 0, new.lease) end
   end
+  moveParked(id, before, after)
   local was, is = before and before.st, after and after.st
   if was ~= is then
     if was and was ~= 'c' then redis.call('HINCRBY', KEYS[1], was, -1) end

@@ -4,7 +4,8 @@
  *   2. the fixed one of its user
  *   3. the last one of its user and profile, when it is free: a hint, not a reservation
  *   4. a free one, pool after pool: at random among those never used (CLUSTER.md C1: never "the first"), then the one
- *      that rests longest; one that another user had less than REUSE_DELAY_SECONDS ago only when nothing else is left
+ *      that rests longest; one that another user had less than REUSE_DELAY_SECONDS ago only when nothing else is left.
+ *      3 and 4 never give a reserved one: it is the fixed address of somebody who may come
  *
  * Of a pool clients never get the network address, the IPv4 broadcast address and the first host, which is the
  * gateway's (`gatewayOf`). In a /31 and a /127 that is the lower one. A pool of one address gives it to a client.
@@ -15,6 +16,7 @@
  */
 import { randomBytes, randomInt } from 'node:crypto';
 import {
+  familyOf,
   formatAddress,
   fromBigint,
   parseAddress as parseBytes,
@@ -74,8 +76,22 @@ export class AddressBook {
     return address === '' ? undefined : this.#spaces[family].holder(address, lengthOf(grant, family));
   }
 
+  /** Could the pools of this grant give the address of `holder`, if it were free? */
+  mayPass(holder: Session, to: Grant, family: Family): boolean {
+    const address = holder.addresses[family];
+    const pools = family === 'ipv4' ? to.ipv4Pools : to.ipv6Pools;
+    return address !== '' && this.#spaces[family].mayGive(address, lengthOf(to, family), pools);
+  }
+
+  /** @param addresses fixed ones of the configuration: pools give them to nobody. Who holds one keeps it. */
+  reserve(addresses: readonly string[]): void {
+    const values = { ipv4: new Set<bigint>(), ipv6: new Set<bigint>() };
+    for (const address of addresses) values[familyOf(bytesOf(address))].add(parseAddress(address));
+    for (const family of FAMILIES) this.#spaces[family].reserve(values[family]);
+  }
+
   /** The pools of these grants. */
-  use(grants: Iterable<Grant>): PoolUse[] {
+  use(grants: Iterable<PoolChoice>): PoolUse[] {
     const pools = new Map<string, PoolUse>();
     for (const grant of grants) {
       for (const family of FAMILIES) {
@@ -101,6 +117,13 @@ export class AddressBook {
     this.#spaces[hint.family].rest(hint);
   }
 }
+
+/** These pools as they are when nobody has an address yet. */
+export function unusedPools(grants: Iterable<PoolChoice>): PoolUse[] {
+  return new AddressBook().use(grants);
+}
+
+export type PoolChoice = Pick<Grant, 'ipv4Pools' | 'ipv6Pools' | 'ipv6SubnetPrefix'>;
 
 /** An address that rests: who had it last, and until when. */
 export interface Hint {
@@ -158,6 +181,9 @@ class AddressSpace {
   /** By length: block to number of taken blocks inside it that are smaller. Only IPv6 has several lengths. */
   readonly #inside = new Map<number, Map<bigint, number>>();
   readonly #pools = new Map<string, Pool>();
+  #reserved: ReadonlySet<bigint> = new Set();
+  /** By length: the blocks that reserved addresses lie in. Filled when asked for. */
+  readonly #reservedBlocks = new Map<number, Set<bigint>>();
   /** Free addresses that somebody had, longest resting first; key of `blockKey`. */
   readonly #resting = new Map<string, Resting>();
   /** The newest resting address of a user and profile. */
@@ -178,7 +204,7 @@ class AddressSpace {
     const pools = wish.pools.map((cidr) => this.pool(cidr, wish.length));
     const last = this.#lastOf.get(userKey(wish));
     if (last !== undefined && last.length === wish.length && pools.some((pool) => holds(pool, last.block))) {
-      if (this.#isFree(last.block, last.length))
+      if (this.#isOpen(last.block, last.length))
         return { ok: true, address: this.#address(last.block, last.length) };
     }
     for (const pool of pools) {
@@ -190,6 +216,16 @@ class AddressSpace {
       if (block !== undefined) return { ok: true, address: this.#address(block, wish.length) };
     }
     return { ok: false, reason: 'pool-empty' };
+  }
+
+  reserve(addresses: ReadonlySet<bigint>): void {
+    this.#reserved = addresses;
+    this.#reservedBlocks.clear();
+  }
+
+  mayGive(address: string, length: number, pools: readonly string[]): boolean {
+    const block = this.#block(address, length);
+    return !this.#isReserved(block, length) && pools.some((cidr) => holds(this.pool(cidr, length), block));
   }
 
   hold(address: string, length: number, session: Session): void {
@@ -246,7 +282,7 @@ class AddressSpace {
   #neverUsed(pool: Pool): bigint | undefined {
     if (pool.size <= BigInt(pool.used + pool.resting)) return undefined;
     const free = (block: bigint) =>
-      this.#isFree(block, pool.length) && !this.#resting.has(blockKey(block, pool.length));
+      this.#isOpen(block, pool.length) && !this.#resting.has(blockKey(block, pool.length));
     for (let draw = 0; draw < RANDOM_DRAWS; draw++) {
       const block = pool.first + this.#random(pool.size);
       if (free(block)) return block;
@@ -254,7 +290,7 @@ class AddressSpace {
     // Nearly full: from a random place on. As many steps as there are busy blocks, and one more, must find a free one
     // (except under a taken block that is larger; there the draws are the search).
     const start = this.#random(pool.size);
-    let busy = BigInt(pool.used + pool.resting);
+    let busy = BigInt(pool.used + pool.resting + this.#reserved.size);
     for (const [length, taken] of this.#taken) if (length > pool.length) busy += BigInt(taken.size);
     for (let step = 0n; step < pool.size && step <= busy; step++) {
       const block = pool.first + ((start + step) % pool.size);
@@ -269,9 +305,23 @@ class AddressSpace {
     for (const resting of this.#resting.values()) {
       if (resting.length !== pool.length || !holds(pool, resting.block)) continue;
       if (resting.freedAt > until && resting.user !== wish.user) continue;
-      if (this.#isFree(resting.block, resting.length)) return resting.block;
+      if (this.#isOpen(resting.block, resting.length)) return resting.block;
     }
     return undefined;
+  }
+
+  /** Free for whom it is not the fixed one. */
+  #isOpen(block: bigint, length: number): boolean {
+    return !this.#isReserved(block, length) && this.#isFree(block, length);
+  }
+
+  #isReserved(block: bigint, length: number): boolean {
+    let reserved = this.#reservedBlocks.get(length);
+    if (reserved === undefined) {
+      reserved = new Set(Array.from(this.#reserved, (address) => address >> BigInt(this.#bits - length)));
+      this.#reservedBlocks.set(length, reserved);
+    }
+    return reserved.has(block);
   }
 
   #isFree(block: bigint, length: number): boolean {
@@ -333,7 +383,7 @@ function wishOf(session: Session, family: Family): Wish {
   };
 }
 
-export function lengthOf(grant: Grant, family: Family): number {
+export function lengthOf(grant: PoolChoice, family: Family): number {
   return family === 'ipv4' ? 32 : grant.ipv6SubnetPrefix;
 }
 

@@ -4,8 +4,11 @@
  *   2. decide: a pure function gives events, or nothing
  *   3. apply: the events change the table; the former records are kept aside
  *   4. write: the lines of the whole batch go to the journal, with one sync
- *   5. publish: results to the callers, events to the log, notices to the nodes
- * If 4 fails the former records come back in reverse order, and every caller of the batch is told StoreUnavailable.
+ *   5. publish: events to the log, notices to the nodes, then results to the callers: who goes on with an address has
+ *      heard before that its former tunnel is gone
+ * If 4 fails the former records come back in reverse order, and the callers of the batch are told StoreUnavailable. But
+ * a change that says so (`owe`) is decided once more and takes hold: an end must cut its tunnel on a full disk too. The
+ * records that it changed are owed to the journal: the next batch that can be written begins with them.
  * Without a journal 2, 3 and 5 happen at once.
  */
 import type { Clock } from './clock.ts';
@@ -26,6 +29,11 @@ export interface Step {
   emit(event: SessionEvent, askedByOwner?: boolean): Session;
   /** Drops a tombstone. */
   forget(session: Session): void;
+  /**
+   * This change takes hold even if it cannot be written now. Not for one that takes an address or makes a session.
+   * @param acknowledged false: its caller is told StoreUnavailable all the same, because a restart may take it back.
+   */
+  owe(acknowledged: boolean): void;
   /** Takes back what a change did outside the table, if it cannot be written. */
   onUndo(undo: () => void): void;
 }
@@ -47,6 +55,8 @@ export class Commits {
   /** When the journal last got a line. */
   #markedAt: Micros = 0n;
   #markDue = false;
+  /** Ids of records that the journal has not as they are. */
+  readonly #owed = new Set<string>();
 
   constructor(options: CommitsOptions) {
     this.#options = options;
@@ -78,6 +88,11 @@ export class Commits {
     void this.#options.journal?.touch();
   }
 
+  /** These records are not in the journal as they are: they follow with the next batch. */
+  owe(ids: Iterable<string>): void {
+    for (const id of ids) this.#owed.add(id);
+  }
+
   /** Replaces the journal by what the table holds now. Only between batches. */
   async rewrite(journal: Journal): Promise<void> {
     await journal.rewrite(this.#snapshot());
@@ -90,16 +105,16 @@ export class Commits {
     const { journal, clock } = this.#options;
     if (journal === undefined) return;
     try {
-      await journal.append([encodeAlive(clock())], true);
+      await journal.append([...this.#owedLines(), encodeAlive(clock())], true);
     } catch {
-      // The mark is a courtesy: without it the time since the last one counts as away.
+      // The journal has said so. Without the mark the time since the last one counts as away.
     }
     await journal.close();
   }
 
   #commitAtOnce(): void {
     for (const change of this.#waiting.splice(0)) {
-      const batch = new Batch(this.#options.table, this.#options.clock());
+      const batch = this.#batch();
       change.run(batch);
       this.#publish(batch);
       change.settle();
@@ -120,28 +135,56 @@ export class Commits {
   }
 
   async #commit(changes: Change[], journal: Journal): Promise<void> {
-    const batch = new Batch(this.#options.table, this.#options.clock());
+    const batch = this.#batch();
+    const owed = this.#owedLines();
     try {
       if (journal.suspect) await this.rewrite(journal);
       for (const change of changes) change.run(batch);
-      const lines = batch.events.map(encodeEvent);
+      const lines = [...owed, ...batch.events.map(encodeEvent)];
       if (lines.length === 0 && this.#markDue) lines.push(encodeAlive(batch.now));
       this.#markDue = false;
       if (lines.length > 0) {
         await journal.append(
           lines,
-          changes.some((change) => change.durable && change.changed),
+          owed.length > 0 || changes.some((change) => change.durable && change.changed),
         );
+        this.#owed.clear();
         this.#markedAt = batch.now;
       }
     } catch (cause) {
       batch.undo();
-      const error = new StoreUnavailable('the journal cannot be written', { cause });
-      for (const change of changes) change.reject(error);
+      this.#takeHold(changes, new StoreUnavailable('the journal cannot be written', { cause }));
       return;
     }
-    for (const change of changes) change.settle();
     this.#publish(batch);
+    for (const change of changes) change.settle();
+  }
+
+  /** Decides what may be owed once more, on the records as they are without the rest of its batch. */
+  #takeHold(changes: Change[], error: StoreUnavailable): void {
+    const batch = this.#batch();
+    for (const change of changes) {
+      const mark = batch.mark();
+      change.run(batch);
+      if (change.owing === undefined) batch.undo(mark);
+    }
+    this.owe(batch.events.map((event) => event.sessionId));
+    this.#publish(batch);
+    for (const change of changes) {
+      if (change.owing === 'acknowledged') change.settle();
+      else change.reject(error);
+    }
+  }
+
+  #batch(): Batch {
+    return new Batch(this.#options.table, this.#options.clock(), this.#owed);
+  }
+
+  /** No event of theirs that comes later depends on an address that another one of them gave up: see `owe` of a step. */
+  #owedLines(): string[] {
+    return Array.from(this.#owed, (id) => this.#options.table.get(id))
+      .filter((record) => record !== undefined)
+      .map(encodeRecord);
   }
 
   #publish(batch: Batch): void {
@@ -169,9 +212,13 @@ export const BATCH_LIMIT = 1024;
 /** How old the last line of a live journal may be: by so much a time away can be taken too long. */
 export const ALIVE_EVERY_MICROS = 10_000_000n;
 
+type Owing = 'acknowledged' | 'rejected';
+
 interface Change {
   readonly durable: boolean;
   readonly changed: boolean;
+  /** Known after `run`. */
+  readonly owing: Owing | undefined;
   run(batch: Batch): void;
   settle(): void;
   reject(error: Error): void;
@@ -180,6 +227,7 @@ interface Change {
 class PendingChange<T> implements Change {
   readonly durable: boolean;
   changed = false;
+  owing: Owing | undefined;
   readonly #decide: (step: Step) => T;
   readonly #resolve: (value: T) => void;
   readonly #reject: (error: unknown) => void;
@@ -199,11 +247,14 @@ class PendingChange<T> implements Change {
 
   run(batch: Batch): void {
     const mark = batch.mark();
+    batch.owing = undefined;
     try {
       const value = this.#decide(batch);
       this.changed = batch.mark().events > mark.events;
+      this.owing = batch.owing;
       this.#outcome = () => this.#resolve(value);
     } catch (error) {
+      this.owing = undefined;
       batch.undo(mark); // one bad change does not stop a batch
       this.#outcome = () => this.#reject(error);
     }
@@ -228,10 +279,14 @@ class Batch implements Step {
   readonly now: Micros;
   readonly events: SessionEvent[] = [];
   readonly notices: { node: NodeIdentity; notice: Notice }[] = [];
+  /** What the change that runs says of itself. */
+  owing: Owing | undefined;
+  readonly #owed: ReadonlySet<string>;
   readonly #undos: (() => void)[] = [];
   readonly #table: SessionTable;
 
-  constructor(table: SessionTable, now: Micros) {
+  constructor(table: SessionTable, now: Micros, owed: ReadonlySet<string>) {
+    this.#owed = owed;
     this.#table = table;
     this.now = now;
   }
@@ -247,7 +302,12 @@ class Batch implements Step {
   }
 
   forget(session: Session): void {
+    if (this.#owed.has(session.id)) return; // the journal does not know yet that it ended
     this.#put(session.id, session, undefined);
+  }
+
+  owe(acknowledged: boolean): void {
+    this.owing = acknowledged ? 'acknowledged' : 'rejected';
   }
 
   onUndo(undo: () => void): void {

@@ -12,6 +12,16 @@ export type Occurrence = { v: number; at: Micros } & (
       sessionId: string;
     }
   | { type: 'auth.failed'; user: string; profile: string; method: string; address: string; reason: Reason }
+  /** A CONNECT with the token of a session that is not closed; reason as in the client's answer. */
+  | {
+      type: 'connect.refused';
+      user: string;
+      profile: string;
+      address: string;
+      reason: Reason;
+      sessionId: string;
+      node: string;
+    }
   | { type: 'node.ready' | 'node.stopping'; node: string; incarnation: string }
   | { type: 'config.applied' | 'config.rejected'; revision: string; detail: string }
   | { type: 'admin.changed'; verb: string; subject: string }

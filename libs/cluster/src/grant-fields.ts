@@ -66,6 +66,11 @@ export function forGrantFields<T>(value: (field: keyof Grant) => T): Record<keyo
   return Object.fromEntries(GRANT_FIELDS.map((field) => [field, value(field)])) as Record<keyof Grant, T>;
 }
 
+/** Keys of a policy, and where a Grant has them. */
+export function policyKeyNames(): [key: string, field: PolicyField][] {
+  return POLICY_FIELDS.map((field) => [KEY_OF[field], field]);
+}
+
 /** What one scope of the configuration sets; paths as they stand there. */
 export function policyFields(values: PolicyValues): PolicyKeys {
   const set = POLICY_FIELDS.map((field) => [field, values[KEY_OF[field]]] as const);

@@ -236,7 +236,8 @@ function isScope(text: string): text is (typeof SCOPES)[number] {
   return SCOPES.some((scope) => scope === text);
 }
 
-function bigintAsText(_key: string, value: unknown): unknown {
+/** For JSON.stringify: whole numbers above 2^53 as decimal text. */
+export function bigintAsText(_key: string, value: unknown): unknown {
   return typeof value === 'bigint' ? value.toString() : value;
 }
 
@@ -261,8 +262,8 @@ class Seen<T> {
 
 const SEEN_LIMIT = 1024;
 
-/** Reads of one object, each checked. */
-class Fields {
+/** Checked reads of one JSON object. */
+export class Fields {
   readonly #object: object;
 
   private constructor(value: unknown, name: string) {

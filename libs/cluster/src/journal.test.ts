@@ -29,6 +29,7 @@ import { encodeAlive } from './journal-lines.ts';
 import { LOCK_TOUCH_MS } from './journal-lock.ts';
 import { seeded } from './sessions.contract.ts';
 import { sampleClaim, sampleLogin, TestClock } from './session.fake.ts';
+import { seconds } from './session-decisions.ts';
 import type { Session } from './session.ts';
 import type { Claimed } from './sessions.ts';
 import { MemorySessions } from './sessions.memory.ts';
@@ -112,6 +113,39 @@ describe('replay', () => {
     assert.equal(await again.sessions.sweep(), 1);
     assert.equal((await again.sessions.get(parked.session.id))?.endReason, 'disconnected-timeout');
     await Promise.all([sessions.close(), again.sessions.close()]);
+  });
+
+  it('starts again however the clock was set, and the lifetime of a parked session does not jump', async () => {
+    const [boot, today, hour] = [60, 1_800_000_000, 3600];
+    for (const starts of [
+      [boot, today],
+      [today, boot, today + hour],
+      [today, today - hour, today],
+      [today, today + hour, today],
+    ]) {
+      const [first = 0, ...later] = starts;
+      const folder = await newFolder();
+      let clock = new TestClock(seconds(first));
+      let { sessions } = await storeOn(folder, clock);
+      const grant = { sessionTimeoutSeconds: 0 };
+      const session = await sessions.create(sampleLogin(hashToken(newToken()), 'bob', grant));
+      const { lease } = await up(sessions, session);
+      await sessions.park(session.id, lease, 'connection-lost', { ...none, activeAt: clock.now });
+      clock.pass(300);
+      await sessions.sweep();
+      for (const start of later) {
+        await sessions.close();
+        clock = new TestClock(seconds(start));
+        ({ sessions } = await storeOn(folder, clock));
+        const found = await sessions.get(session.id);
+        assert.ok(found !== undefined && found.parkedAt <= clock.now && found.activeAt <= clock.now);
+      }
+      clock.pass(1499);
+      assert.equal(await sessions.sweep(), 0, starts.join());
+      clock.pass(301);
+      assert.equal(await sessions.sweep(), 1, starts.join());
+      await sessions.close();
+    }
   });
 
   it('marks the time in a quiet journal, no more often than it says', async () => {
@@ -239,24 +273,17 @@ describe('writing', () => {
     await sessions.close();
   });
 
-  it('changes nothing when the disk is full, says so, and goes on when there is room', async () => {
+  it('makes nothing new when the disk is full, says so, and goes on when there is room', async () => {
     const disk = new FakeDisk();
     const log = new MemoryEventLog();
     const { sessions, folder, clock } = await store({ openFile: disk.open }, log);
     const waiting = await login(sessions, 'waiting');
-    const connected = await up(sessions, await login(sessions, 'connected'));
     const before = [await sessions.list(), await sessions.pools()];
     const facts = log.recent(99);
     const request = sampleClaim(waiting.tokenHash, 'one-connection');
 
     disk.room = 100;
-    const calls = [
-      login(sessions, 'new'),
-      sessions.claim(request),
-      sessions.end(connected.session.id, 'logout'),
-      sessions.park(connected.session.id, connected.lease, 'connection-lost', none),
-      sessions.endOfUser('waiting', 'user-locked'),
-    ];
+    const calls = [login(sessions, 'new'), sessions.claim(request)];
     for (const result of await Promise.allSettled(calls)) {
       assert.equal(result.status, 'rejected');
       assert.equal(result.reason instanceof Error && result.reason.name, 'StoreUnavailable');
@@ -273,6 +300,95 @@ describe('writing', () => {
     assert.equal(again.journal.dropped, 0);
     assert.deepEqual(await sortedList(again.sessions), after.sort(byId));
     await again.sessions.close();
+  });
+
+  it('cuts tunnels off and lets sessions reconnect when the disk is full; the records follow when there is room', async () => {
+    const disk = new FakeDisk();
+    const problems: string[] = [];
+    const options = { openFile: disk.open, onProblem: (problem: string) => problems.push(problem) };
+    const { sessions, folder, clock } = await store(options);
+    const heard: string[] = [];
+    sessions.notices({ name: 'n1', incarnation: 'i1' }, (notices) =>
+      heard.push(...notices.map((notice) => notice.reason)),
+    );
+    const terminated = await up(sessions, await login(sessions, 'terminated'));
+    const locked = await up(sessions, await login(sessions, 'locked'));
+    const moving = await up(sessions, await login(sessions, 'moving'));
+    const tired = await up(
+      sessions,
+      await sessions.create(
+        sampleLogin(hashToken(newToken()), 'tired', { sessionTimeoutSeconds: 60, cookieTimeoutSeconds: 30 }),
+      ),
+    );
+    const crash = await copyOf(folder);
+
+    disk.room = 0;
+    const ends = await Promise.allSettled([
+      login(sessions, 'new'),
+      sessions.end(terminated.session.id, 'terminated'),
+      sessions.endOfUser('locked', 'user-locked'),
+    ]);
+    assert.ok(
+      ends.every((result) => result.status === 'rejected'),
+      'a restart may take them back',
+    );
+    await until(() => heard.length === 2);
+    assert.deepEqual(heard, ['terminated', 'user-locked']);
+    assert.equal((await sessions.get(locked.session.id))?.state, 'closed');
+    await assert.rejects(sessions.endOfUser('locked', 'user-locked'), { name: 'StoreUnavailable' });
+    assert.deepEqual(await sessions.claim(sampleClaim(terminated.session.tokenHash, 'c')), {
+      ok: false,
+      reason: 'token-unknown',
+    });
+
+    assert.equal(await sessions.park(moving.session.id, moving.lease, 'connection-lost', none), true);
+    const again = await up(sessions, moving.session);
+    assert.deepEqual(again.addresses, moving.addresses);
+    assert.equal(await sessions.checkpoint(moving.session.id, again.lease, { ...none, rxBytes: 5n }), true);
+    clock.pass(60);
+    assert.equal(await sessions.sweep(), 1, 'lifetimes go on');
+    clock.pass(1000);
+    await sessions.sweep();
+    assert.equal((await sessions.get(tired.session.id))?.state, 'closed', 'kept until the journal knows');
+    assert.equal(new Set(problems).size, problems.length, 'said once');
+    assert.match(problems.join(), /sessions\.jsonl cannot be written: /);
+
+    disk.room = Infinity;
+    await login(sessions, 'later');
+    assert.equal(await sessions.endOfUser('locked', 'user-locked'), 0, 'now it is on the disk');
+    const expected = await sortedList(sessions);
+    const after = await storeOn(await copyOf(folder), clock);
+    assert.deepEqual(await sortedList(after.sessions), expected);
+    assert.equal((await after.sessions.get(moving.session.id))?.rxBytes, 5n);
+    await sessions.sweep();
+    assert.equal(await sessions.get(tired.session.id), undefined);
+    await Promise.all([sessions.close(), after.sessions.close()]);
+    const lost = await storeOn(crash, clock);
+    assert.equal((await lost.sessions.list()).length, 4);
+    await lost.sessions.close();
+  });
+
+  it('starts on the journal as it is when that cannot be rewritten, also after a torn or unended line', async () => {
+    const { text, clock } = await sample();
+    for (const end of ['\n', '', '\n{"v":1,"type":"ended","sess']) {
+      const disk = new FakeDisk();
+      const folder = await newFolder();
+      await writeFile(join(folder, JOURNAL_FILE), text.trimEnd() + end);
+      disk.failOpens = 1;
+      const { sessions } = await storeOn(folder, clock, undefined, { openFile: disk.open });
+      assert.equal((await sessions.list()).length, 1);
+      const session = await login(sessions, 'later');
+      await sessions.close();
+      const again = await storeOn(folder, clock);
+      assert.equal((await again.sessions.list()).length, 2);
+      assert.equal((await again.sessions.get(session.id))?.user, 'later');
+      await again.sessions.close();
+    }
+    const disk = new FakeDisk();
+    disk.failOpens = 1;
+    await assert.rejects(storeOn(await newFolder(), clock, undefined, { openFile: disk.open }), {
+      name: 'JournalError',
+    });
   });
 
   it('relies on nothing in a file whose sync failed: it is rewritten before anything else is promised', async () => {

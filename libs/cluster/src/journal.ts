@@ -16,7 +16,7 @@ import { Checked, decodeLine, MalformedLine } from './journal-lines.ts';
 import { JournalError, JournalLock } from './journal-lock.ts';
 
 export interface JournalOptions {
-  /** Told when a rewrite in the background failed; the journal goes on in the old file. */
+  /** Told when a write or a rewrite failed, once until one succeeds. After a failed rewrite the old file goes on. */
   onProblem?: (message: string) => void;
   /** Rewritten when the file is above this and JOURNAL_GROWTH times its last snapshot, bytes. */
   rewriteAboveBytes?: number;
@@ -45,8 +45,14 @@ export class Journal {
   #bytes = 0;
   #snapshotBytes = 0;
   #torn = false;
+  /** The last good line lacks its end: the next one must begin with it. */
+  #unended = false;
   #suspect = false;
   #dropped = 0;
+  /** Of the last replay: bytes up to the last good line, and whether that one lacks its end. */
+  #replayed = { bytes: 0, unended: false };
+  /** What was said last and is not over. */
+  #problem = '';
   #rewriteAbove: number;
   #rewriting: Promise<void> | undefined;
   /** Lines appended since the snapshot that is being written. */
@@ -96,17 +102,19 @@ export class Journal {
    */
   async replay(take: (entry: Entry) => void): Promise<void> {
     this.#dropped = 0;
+    this.#replayed = { bytes: 0, unended: false };
     const file = await openExisting(this.#path);
     if (file === undefined) return;
     try {
       let broken: { number: number; error: MalformedLine } | undefined;
       let number = 0;
       const checked = new Checked();
-      for await (const line of linesOf(file, this.#path)) {
+      for await (const { line, bytes, ended } of linesOf(file, this.#path)) {
         number++;
         if (broken !== undefined) throw this.#refusal(broken.number, broken.error);
         try {
           take(decodeLine(line, checked));
+          this.#replayed = { bytes, unended: !ended };
         } catch (error) {
           if (!(error instanceof MalformedLine) || !error.torn) throw this.#refusal(number, error);
           broken = { number, error };
@@ -120,19 +128,43 @@ export class Journal {
 
   /** @param sync resolve when they are on the disk. @throws the write's error; none of the lines counts then. */
   append(lines: readonly string[], sync: boolean): Promise<void> {
-    const data = Buffer.from(lines.map((line) => `${line}\n`).join(''));
+    const text = lines.map((line) => `${line}\n`).join('');
     return this.#inTurn(async () => {
       const file = this.#file;
       if (file === undefined || this.#closed) throw new JournalError(`${this.#path} is not open`);
       if (this.#suspect) throw new JournalError(`${this.#path} must be rewritten first: a sync failed`);
       if (this.#torn) await file.truncate(this.#bytes);
       this.#torn = true;
-      await file.write(data, this.#bytes);
-      if (sync) await this.#sync(file);
+      const data = Buffer.from(text);
+      const written = this.#unended ? Buffer.from(`\n${text}`) : data;
+      try {
+        await file.write(written, this.#bytes);
+        if (sync) await this.#sync(file);
+      } catch (error) {
+        this.#report(`${this.#path} cannot be written: ${messageOf(error)}`);
+        throw error;
+      }
       this.#torn = false;
-      this.#bytes += data.length;
+      this.#unended = false;
+      this.#problem = '';
+      this.#bytes += written.length;
       this.#tail?.push(data);
     });
+  }
+
+  /**
+   * Goes on in the file that was replayed, after a rewrite failed: what follows is appended to it.
+   * @returns false: there is none, or it cannot be written.
+   */
+  async resume(): Promise<boolean> {
+    if (this.#file !== undefined) return true; // the new file is in place, but its folder was not synced
+    const handle = await open(this.#path, 'r+').catch(() => undefined);
+    if (handle === undefined) return false;
+    this.#file = journalFile(handle);
+    this.#bytes = this.#replayed.bytes;
+    this.#unended = this.#replayed.unended;
+    this.#torn = true; // whatever replay dropped at the end
+    return true;
   }
 
   /** Puts a snapshot in the place of all lines. One at a time: a second call waits for the running one. */
@@ -175,7 +207,7 @@ export class Journal {
       await unlink(path).catch(() => undefined);
       this.#rewriteAbove = Math.max(this.#rewriteAbove, this.#bytes * 2);
       const error = new JournalError(`${this.#path} cannot be rewritten: ${messageOf(cause)}`, { cause });
-      this.#options.onProblem?.(error.message);
+      this.#report(error.message);
       throw error;
     }
   }
@@ -194,11 +226,18 @@ export class Journal {
       this.#bytes = snapshotBytes + rest.length;
       this.#rewriteAbove = this.#options.rewriteAboveBytes ?? REWRITE_ABOVE_BYTES;
       this.#torn = false;
+      this.#unended = false;
       this.#suspect = true; // until the folder's entry is on the disk too
       await old?.close().catch(() => undefined);
       await syncFolder(this.#folder);
       this.#suspect = false;
+      this.#problem = '';
     });
+  }
+
+  #report(problem: string): void {
+    if (problem !== this.#problem) this.#options.onProblem?.(problem);
+    this.#problem = problem;
   }
 
   async #sync(file: JournalFile): Promise<void> {
@@ -225,6 +264,10 @@ export class Journal {
 export async function createJournalFile(path: string): Promise<JournalFile> {
   const handle = await open(path, 'w', 0o600);
   await chmod(path, 0o600); // also when a rest of an earlier try is there
+  return journalFile(handle);
+}
+
+function journalFile(handle: FileHandle): JournalFile {
   return {
     async write(data, position) {
       let done = 0;
@@ -249,10 +292,18 @@ export const LINE_LIMIT_BYTES = 1024 * 1024;
 /** Read and written at once, bytes. */
 const CHUNK_BYTES = 256 * 1024;
 
-async function* linesOf(file: FileHandle, path: string): AsyncGenerator<string> {
+/** `bytes`: of the file up to here, without what is left of a torn end. */
+interface Line {
+  line: string;
+  bytes: number;
+  ended: boolean;
+}
+
+async function* linesOf(file: FileHandle, path: string): AsyncGenerator<Line> {
   const chunk = Buffer.alloc(CHUNK_BYTES);
   let rest: Buffer = Buffer.alloc(0);
   let number = 0;
+  let bytes = 0;
   for (;;) {
     const { bytesRead } = await file.read(chunk, 0, chunk.length, null);
     if (bytesRead === 0) break;
@@ -261,13 +312,14 @@ async function* linesOf(file: FileHandle, path: string): AsyncGenerator<string> 
     for (let to = data.indexOf(0x0a); to !== -1; to = data.indexOf(0x0a, from)) {
       number++;
       if (to - from > LINE_LIMIT_BYTES) throw tooLong(path, number);
-      yield data.toString('utf8', from, to);
+      bytes += to + 1 - from;
+      yield { line: data.toString('utf8', from, to), bytes, ended: true };
       from = to + 1;
     }
     rest = data.subarray(from);
     if (rest.length > LINE_LIMIT_BYTES) throw tooLong(path, number + 1);
   }
-  if (rest.length > 0) yield rest.toString('utf8');
+  if (rest.length > 0) yield { line: rest.toString('utf8'), bytes: bytes + rest.length, ended: false };
 }
 
 function tooLong(path: string, line: number): JournalError {

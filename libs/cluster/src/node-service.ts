@@ -8,6 +8,35 @@ export interface NodeService {
   disconnect(sessionIds: string[], reason: Reason): Promise<number>;
 }
 
+/** What a node says beyond that to the other nodes of its cluster, and to operators. */
+export interface PeerNode extends NodeService {
+  /**
+   * Sessions that were claimed elsewhere. Only the fast path: the same stands in the node's mailbox, so nobody waits for
+   * it and a lost one costs a second (C2).
+   */
+  release(releases: readonly Release[]): Promise<void>;
+  /** No new clients while it drains; the tunnels that are there move away. @returns the state now. */
+  drain(drain: boolean): Promise<boolean>;
+  status(): Promise<NodeStatus>;
+}
+
+export interface Release {
+  sessionId: string;
+  /** Tunnels of this session with an epoch up to this one are lost. */
+  upToEpoch: Micros;
+}
+
+export interface NodeStatus {
+  node: string;
+  incarnation: string;
+  version: string;
+  /** Of the configuration in use. */
+  revision: string;
+  state: 'starting' | 'online' | 'draining' | 'stopping';
+  startedAt: Micros;
+  tunnels: number;
+}
+
 /** Injection token of the node's own service. */
 export const NODE_SERVICE = Symbol('NodeService');
 

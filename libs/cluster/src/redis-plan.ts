@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import {
+  familyOf,
   formatAddress,
   fromBigint,
   parseAddress,
@@ -28,8 +29,7 @@ export interface StoredGrant {
 
 export function storedGrant(grant: Grant, origins: GrantOrigins): StoredGrant {
   const text = JSON.stringify({ v: SESSION_VERSION, grant, origins });
-  const key = createHash('sha256').update(text).digest('base64url').slice(0, GRANT_KEY_LENGTH);
-  return { key, grant: text, plan: JSON.stringify(planOf(grant)) };
+  return { key: contentHash(text), grant: text, plan: JSON.stringify(planOf(grant)) };
 }
 
 /** Clients that fit into a pool. */
@@ -52,6 +52,29 @@ export function blocksOf({ addresses, grant }: Session): { 4: string; 6: string 
   return { 4: block(addresses.ipv4, 'ipv4'), 6: block(addresses.ipv6, 'ipv6') };
 }
 
+/** Fixed addresses of the configuration as the scripts keep them, under a name of this list. */
+export interface ReservedList {
+  /** Hash of its content; '' = nothing is reserved. */
+  tag: string;
+  /** Family and address in hex, sorted. */
+  members: string[];
+}
+
+export function reservedList(addresses: readonly string[]): ReservedList {
+  const members = [...new Set(addresses.map(reservedMember))].sort();
+  return { tag: members.length === 0 ? '' : contentHash(members.join(' ')), members };
+}
+
+function reservedMember(text: string): string {
+  const address = parseAddress(text);
+  if (address === undefined) throw new Error(`${text} is no address`);
+  return `${familyOf(address) === 'ipv4' ? 4 : 6}${hex(toBigint(address), address.length * 8)}`;
+}
+
+function contentHash(text: string): string {
+  return createHash('sha256').update(text).digest('base64url').slice(0, CONTENT_KEY_LENGTH);
+}
+
 function planOf(grant: Grant) {
   return {
     v: SESSION_VERSION,
@@ -61,12 +84,12 @@ function planOf(grant: Grant) {
     tombstone: micros(Math.max(grant.cookieTimeoutSeconds, TOMBSTONE_MIN_SECONDS)),
     maxSame: grant.maxSameClients,
     onLimit: grant.onLimit,
-    4: familyOf(grant, 'ipv4', grant.explicitIpv4, grant.ipv4Pools),
-    6: familyOf(grant, 'ipv6', grant.explicitIpv6, grant.ipv6Pools),
+    4: familyPlan(grant, 'ipv4', grant.explicitIpv4, grant.ipv4Pools),
+    6: familyPlan(grant, 'ipv6', grant.explicitIpv6, grant.ipv6Pools),
   };
 }
 
-function familyOf(grant: Grant, family: Family, fixed: string, pools: readonly string[]) {
+function familyPlan(grant: Grant, family: Family, fixed: string, pools: readonly string[]) {
   const length = lengthOf(grant, family);
   return {
     length,
@@ -116,4 +139,4 @@ function micros(length: number): number {
 /** Hex digits of the length after a block. */
 const ENTRY_LENGTH = 2;
 /** Characters of a content hash: 126 bits. */
-const GRANT_KEY_LENGTH = 21;
+const CONTENT_KEY_LENGTH = 21;

@@ -1,6 +1,133 @@
 /**
+ * Clients of our gRPC contracts, each in the shape of the interface that the service itself has, so that who uses it does
+ * not know whether it runs in the same process.
+ *
+ * What is repeated on another replica when the first one is lost in the middle:
+ *
+ *   auth.Begin      yes  a login that nobody answers is forgotten after its time
+ *   auth.Reply      yes  by handle: one that was answered already shows the present form; a right one is granted again and
+ *                        the session that nobody used is replaced (apps/auth/src/login.ts). It costs one try at most
+ *   auth.Logout     yes  ending what has ended does nothing; the answer may say `ended: false`
+ *   auth.Lookup, catalog.Announce, node.ListTunnels, node.Status   yes, they read
+ *   node.Release    yes  fenced by epoch
+ *   node.Drain      yes  the state is named, not switched
+ *   account.ChangeAccount no  a user that was added would be there already
+ *   node.Disconnect no   the client may be back already, and would be disconnected again
+ */
+import { accountRequest, type Accounts, type ExplainPolicy } from './accounts.ts';
+import type { AuthService, CatalogService } from './auth-service.ts';
+import {
+  accountsFrom,
+  announcementFrom,
+  explainedFrom,
+  loginAnswerFrom,
+  logoutFrom,
+  lookupFrom,
+  problemFrom,
+} from './auth-wire.ts';
+import type { PeerNode, TunnelInfo } from './node-service.ts';
+import { countFrom, drainingFrom, releasesMessage, statusFrom, tunnelsFrom } from './node-wire.ts';
+import type { PeerCertificates, PeerRole } from './peers.ts';
+import type { RpcClient } from './rpc-client.ts';
+import type { RpcServerOptions } from './rpc-server.ts';
+import { ACCOUNT_WIRE, AUTH_WIRE, CATALOG_WIRE, NODE_WIRE, type Wire } from './wire.ts';
+
+/**
  * Injection tokens of the services as their users see them. What stands behind a token is wired by the program: the
  * service itself when both run in one process, a client of its gRPC contract otherwise.
  */
 export const AUTH_SERVICE = Symbol('AuthService');
 export const CATALOG_SERVICE = Symbol('CatalogService');
+
+export interface RpcOptions {
+  /** `HOST:PORT`, or `unix:PATH`. A name with several addresses counts as one replica that is several. */
+  addresses: readonly string[];
+  /** Of this process; absent = without TLS, for a socket that only its owner can open. */
+  certificates?: PeerCertificates;
+  checkEveryMs?: number;
+}
+
+export interface Closable {
+  close(): void;
+}
+
+/** @throws Error when the contract cannot be read; whether anybody answers shows at the first call. */
+export async function authClient(options: RpcOptions): Promise<AuthService & Closable> {
+  const rpc = await openClient('auth', AUTH_WIRE, options);
+  const slow = { repeatable: true, deadlineMs: LOGIN_DEADLINE_MS };
+  const quick = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
+  return {
+    begin: async (request) => loginAnswerFrom(await rpc.unary('Begin', request, slow)),
+    reply: async (request) => loginAnswerFrom(await rpc.unary('Reply', request, slow)),
+    logout: async (request) => logoutFrom(await rpc.unary('Logout', request, quick)),
+    lookup: async (request) => lookupFrom(await rpc.unary('Lookup', request, quick)),
+    close: () => rpc.close(),
+  };
+}
+
+export async function catalogClient(options: RpcOptions): Promise<CatalogService & Closable> {
+  const rpc = await openClient('downloader', CATALOG_WIRE, options);
+  const quick = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
+  return {
+    announce: async (request) => announcementFrom(await rpc.unary('Announce', request, quick)),
+    close: () => rpc.close(),
+  };
+}
+
+/** Users, as the auth of other processes knows them. */
+export async function accountClient(
+  options: RpcOptions,
+): Promise<Accounts & { explain: ExplainPolicy } & Closable> {
+  const rpc = await openClient('auth', ACCOUNT_WIRE, options);
+  const reads = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
+  const changes = { repeatable: false, deadlineMs: LOGIN_DEADLINE_MS };
+  return {
+    list: async () => accountsFrom(await rpc.unary('ListAccounts', {}, reads)),
+    async apply(order) {
+      const problem = problemFrom(await rpc.unary('ChangeAccount', accountRequest(order), changes));
+      if (problem !== '') throw new Error(problem);
+    },
+    explain: async (user, profile) =>
+      explainedFrom(await rpc.unary('ExplainPolicy', { user, profile }, reads)),
+    close: () => rpc.close(),
+  };
+}
+
+/** One node: its addresses are all its own. */
+export async function nodeClient(options: RpcOptions): Promise<PeerNode & Closable> {
+  const rpc = await openClient('tunnel-node', NODE_WIRE, options);
+  const reads = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
+  const changes = { repeatable: false, deadlineMs: QUICK_DEADLINE_MS };
+  return {
+    async tunnels() {
+      const all: TunnelInfo[] = [];
+      for (const page of await rpc.pages('ListTunnels', {}, { ...reads, deadlineMs: PAGES_DEADLINE_MS }))
+        all.push(...tunnelsFrom(page));
+      return all;
+    },
+    disconnect: async (sessionIds, reason) =>
+      countFrom(await rpc.unary('Disconnect', { sessionIds, reason }, changes)),
+    async release(releases) {
+      await rpc.unary('Release', releasesMessage(releases), reads);
+    },
+    drain: async (drain) => drainingFrom(await rpc.unary('Drain', { drain }, reads)),
+    status: async () => statusFrom(await rpc.unary('Status', {}, reads)),
+    close: () => rpc.close(),
+  };
+}
+
+/** Options of Nest's gRPC transport for a service of ours, and the health that it serves. */
+export async function rpcServer(options: RpcServerOptions) {
+  const { rpcServer } = await import('./rpc-server.ts');
+  return rpcServer(options);
+}
+
+async function openClient(role: PeerRole, wire: Wire, options: RpcOptions): Promise<RpcClient> {
+  const { RpcClient } = await import('./rpc-client.ts');
+  return RpcClient.open(role, wire, options);
+}
+
+/** Less than the edge waits for an answer. */
+export const LOGIN_DEADLINE_MS = 45_000;
+export const QUICK_DEADLINE_MS = 5_000;
+const PAGES_DEADLINE_MS = 20_000;

@@ -9,8 +9,9 @@
  *   2. closed, or past one of its lifetimes: refused (and ended)
  *   3. CONNECT rate of this token
  *   4. an address family that is wanted and offered
- *   5. limits: per user (refuse, or the oldest goes), then in all
- *   6. addresses: those that the session has, else fixed, sticky or free ones
+ *   5. limits: per user (refuse, or the oldest goes; of too many parked ones the oldest goes), then in all
+ *   6. addresses: those that the session has, else fixed, sticky or free ones; where the pools are empty the session
+ *      parked longest yields, one of the same user first
  *   7. a higher epoch, the lease, the event
  */
 import type { Grant, Reason } from '@sallyport/protocol';
@@ -43,12 +44,16 @@ export interface ClaimContext {
   /** Other sessions with a tunnel: in all, and those of the same user. */
   upInAll: number;
   upOfUser: readonly Session[];
+  /** Other sessions of the same user that are parked. */
+  parkedOfUser: readonly Session[];
   /** CONNECTs of this token in the last minute. */
   connects: number;
   /** Did this connection have a lease of this session before? */
   hadLease: boolean;
   /** Who holds the fixed address of the grant, if it is another session. */
   fixedHolder(family: Family): Session | undefined;
+  /** Other parked sessions with an address that the pools of the grant may give. Asked only when these are empty. */
+  parkedInPools(family: Family): readonly Session[];
   /** Chooses for these families, as if `leaving` had ended already. */
   choose(families: Families, leaving: readonly Session[]): SessionAddresses | Reason;
 }
@@ -78,7 +83,7 @@ export function decideClaim(session: Session, request: ClaimRequest, context: Cl
 
   const leaving = makeRoom(session, context, families);
   if (typeof leaving === 'string') return refused(leaving);
-  const chosen = context.choose(families, leaving);
+  const chosen = chooseOrYield(session, context, families, leaving);
   if (typeof chosen === 'string') return refused(chosen);
 
   const claim = claimedEvent(session, request, chosen, now);
@@ -166,26 +171,34 @@ export function decideAnnounce(
 ): EventOf<'parked'> | undefined {
   if (session.state !== 'up' || session.lease === undefined || session.lease.incarnation === incarnation)
     return undefined;
-  const activeAt = session.activeAt + away;
   return {
     ...head(session, now),
     type: 'parked',
     reason: 'node-restarted',
     ...unchanged(session),
-    activeAt: activeAt > now ? now : activeAt,
+    activeAt: earlier(session.activeAt + away, now),
   };
 }
 
-/** The store was away for a time that must not count: parked sessions are as old as when it went (CLUSTER.md C12). */
-export function decideReturn(session: Session, away: Micros): EventOf<'parked'> | undefined {
-  if (session.state !== 'parked' || away === 0n) return undefined;
+/**
+ * The store was away for a time that must not count: parked sessions are as old as when it went (CLUSTER.md C12).
+ * A clock that was set meanwhile may make `away` far too long, or let them be parked in the future: `now` is the latest.
+ */
+export function decideReturn(session: Session, away: Micros, now: Micros): EventOf<'parked'> | undefined {
+  const parkedAt = earlier(session.parkedAt + away, now);
+  if (session.state !== 'parked' || parkedAt === session.parkedAt) return undefined;
   return {
-    ...head(session, session.parkedAt + away),
+    ...head(session, parkedAt),
     type: 'parked',
     reason: 'node-restarted',
     ...unchanged(session),
-    activeAt: session.activeAt + away,
+    activeAt: earlier(session.activeAt + away, now),
   };
+}
+
+/** How long the store was away. A clock that was set back meanwhile does not make it negative. */
+export function timeAway(lastAlive: Micros | undefined, now: Micros): Micros {
+  return lastAlive === undefined || lastAlive > now ? 0n : now - lastAlive;
 }
 
 /** How long a tombstone is kept, µs. */
@@ -197,6 +210,11 @@ export function seconds(count: number): Micros {
   return BigInt(Math.ceil(count * 1_000_000));
 }
 
+/**
+ * Parked sessions that a user with a limit may have besides a new one, or as many as he may have up: each keeps an
+ * address.
+ */
+export const PARKED_PER_USER_MIN = 8;
 /** Shortest time that an ended session is remembered. */
 export const TOMBSTONE_MIN_SECONDS = 300;
 
@@ -227,6 +245,9 @@ function makeRoom(session: Session, context: ClaimContext, families: Families): 
     if (onLimit === 'refuse') return 'max-same-clients';
     leaving.push(...[...context.upOfUser].sort(olderFirst).slice(0, excess));
   }
+  const parkedExcess = context.parkedOfUser.length - Math.max(maxSameClients, PARKED_PER_USER_MIN);
+  if (maxSameClients > 0 && parkedExcess > 0 && session.state === 'authed')
+    leaving.push(...[...context.parkedOfUser].sort(parkedFirst).slice(0, parkedExcess));
   for (const family of FAMILIES) {
     if (!families[family] || session.addresses[family] !== '') continue;
     const holder = context.fixedHolder(family);
@@ -241,6 +262,31 @@ function makeRoom(session: Session, context: ClaimContext, families: Families): 
   if (maxClients > 0 && session.state !== 'up' && context.upInAll - upLeaving >= maxClients)
     return 'max-clients';
   return leaving;
+}
+
+/** @param leaving gets the parked sessions that yield. */
+function chooseOrYield(
+  session: Session,
+  context: ClaimContext,
+  families: Families,
+  leaving: Session[],
+): SessionAddresses | Reason {
+  for (const family of FAMILIES) {
+    if (!families[family] || session.addresses[family] !== '') continue;
+    const alone = { ipv4: family === 'ipv4', ipv6: family === 'ipv6' };
+    if (context.choose(alone, leaving) !== 'pool-empty') continue;
+    const parked = context.parkedInPools(family).filter((other) => !leaving.includes(other));
+    const own = parked.filter((other) => other.user === session.user);
+    const [yielding] = (own.length > 0 ? own : parked).toSorted(parkedFirst);
+    if (yielding === undefined) return 'pool-empty';
+    leaving.push(yielding);
+  }
+  return context.choose(families, leaving);
+}
+
+function parkedFirst(a: Session, b: Session): number {
+  if (a.parkedAt !== b.parkedAt) return a.parkedAt < b.parkedAt ? -1 : 1;
+  return a.id < b.id ? -1 : 1;
 }
 
 function olderFirst(a: Session, b: Session): number {
@@ -280,6 +326,10 @@ function rotated(keys: string[], request: ClaimRequest): string[] {
 
 function endedEvent(session: Session, reason: Reason, now: Micros): EventOf<'ended'> {
   return { ...head(session, now), type: 'ended', reason, ...unchanged(session) };
+}
+
+function earlier(a: Micros, b: Micros): Micros {
+  return a < b ? a : b;
 }
 
 function head(session: Session, now: Micros) {

@@ -90,6 +90,16 @@ export class SessionTable {
     return id === undefined ? undefined : this.#sessions.get(id);
   }
 
+  /** Other parked sessions whose address the pools of this one may give. Goes through all. */
+  parkedInPools(session: Session, family: Family): Session[] {
+    const found: Session[] = [];
+    for (const other of this.all()) {
+      if (other.state === 'parked' && other.id !== session.id)
+        if (this.#addresses.mayPass(other, session.grant, family)) found.push(other);
+    }
+    return found;
+  }
+
   /** Runs `look` as if these sessions had given up their addresses. */
   without<T>(leaving: readonly Session[], now: Micros, look: () => T): T {
     for (const session of leaving) this.#addresses.release(session, now);

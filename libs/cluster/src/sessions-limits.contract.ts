@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import type { Grant } from '@sallyport/protocol';
+import { sampleClaim } from './session.fake.ts';
+import { PARKED_PER_USER_MIN } from './session-decisions.ts';
+import type { Session } from './session.ts';
 import { elsewhere, here } from './sessions-world.contract.ts';
 import type { ContractWorld } from './sessions-world.contract.ts';
 
@@ -35,6 +39,35 @@ export function limitsContract(world: ContractWorld): void {
       assert.equal((await world.sessions.list()).length, 5);
     });
 
+    it('bounds the parked sessions of one user who has a limit: the longest parked goes for a new one', async () => {
+      const park = async (user: string, grant: Partial<Grant>) => {
+        const session = await login(user, grant);
+        const { lease } = await up(session);
+        await world.sessions.park(session.id, lease, 'connection-lost', used(0n, 0n));
+        world.clock.pass(1);
+        return session;
+      };
+      for (const [user, maxSameClients, kept] of [
+        ['few', 1, PARKED_PER_USER_MIN],
+        ['many', PARKED_PER_USER_MIN + 2, PARKED_PER_USER_MIN + 2],
+      ] as const) {
+        const parked: Session[] = [];
+        for (let i = 0; i < kept + 1; i++) parked.push(await park(user, { maxSameClients }));
+        const [first, second] = parked;
+        assert.ok(first !== undefined && second !== undefined);
+        assert.equal((await get(first)).state, 'parked');
+        await up(second);
+        await world.sessions.park(second.id, (await up(second)).lease, 'connection-lost', used(0n, 0n));
+        assert.equal((await get(first)).state, 'parked', 'a reconnect lets nobody go');
+        await up(await login(user, { maxSameClients }));
+        assert.equal((await get(first)).endReason, 'replaced');
+        assert.equal((await get(second)).state, 'parked', 'it was parked later');
+      }
+      const unlimited = await park('shared', { maxSameClients: 0 });
+      for (let i = 0; i < PARKED_PER_USER_MIN + 2; i++) await park('shared', { maxSameClients: 0 });
+      assert.equal((await get(unlimited)).state, 'parked');
+    });
+
     it('lets the oldest go where on-limit says so, and tells its node', async () => {
       const heard = listen(here);
       const grant: Partial<Grant> = { maxSameClients: 2, onLimit: 'replace-oldest' };
@@ -49,6 +82,24 @@ export function limitsContract(world: ContractWorld): void {
       assert.equal((await get(middle)).state, 'up');
       await delivered(heard, 1);
       assert.deepEqual(heard, [{ sessionId: oldest.id, upToEpoch: lease.epoch, reason: 'replaced' }]);
+    });
+
+    it('tells the claiming node of its tunnels that are lost by a claim before the claim resolves', async () => {
+      const heard = listen(here);
+      const grant: Partial<Grant> = {
+        maxSameClients: 1,
+        onLimit: 'replace-oldest',
+        explicitIpv4: '10.90.1.1',
+      };
+      const first = await login('bob', grant);
+      const second = await login('bob', grant);
+      await up(first);
+      const heardAt = (session: Session) =>
+        world.sessions
+          .claim(sampleClaim(session.tokenHash, randomUUID()))
+          .then(() => heard.map((notice) => notice.reason));
+      assert.deepEqual(await heardAt(first), ['superseded']);
+      assert.deepEqual(await heardAt(second), ['superseded', 'replaced']);
     });
 
     it('ends nobody when the claim is refused for another reason', async () => {

@@ -8,6 +8,7 @@ import { Interned } from './intern.ts';
 import type { Journal } from './journal.ts';
 import type { Entry } from './journal-lines.ts';
 import { Mailboxes } from './notices.ts';
+import type { ClaimDecision } from './session-decisions.ts';
 import {
   decideAnnounce,
   decideCheckpoint,
@@ -18,6 +19,7 @@ import {
   decideReturn,
   decideStart,
   outlived,
+  timeAway,
 } from './session-decisions.ts';
 import { SessionTable } from './session-table.ts';
 import type { Lease, Micros, NodeIdentity, Session, SessionEvent } from './session.ts';
@@ -49,7 +51,10 @@ export interface MemorySessionsOptions {
 /**
  * The session table of one process (ARCHITECTURE.md, decision 12). With a journal, `create`, `claim` and the ends
  * resolve when their events are on disk, and `open` rebuilds the table from it. Reads see a change at once, also while
- * its write is under way; if the write fails the change is taken back. It has no timers: somebody calls `sweep`.
+ * its write is under way; if the write fails the change is taken back, but for those that make nothing new: ends and
+ * parking take hold and follow into the journal later, and a session may reconnect to the addresses that it has. `end`
+ * and `endOfUser` reject then all the same, for a restart before that would bring their sessions back. It has no timers:
+ * somebody calls `sweep`.
  */
 export class MemorySessions implements Sessions {
   readonly #table = new SessionTable();
@@ -61,7 +66,7 @@ export class MemorySessions implements Sessions {
   readonly #origins = new Interned<Session['origins']>();
   /** CONNECTs of the last minute, by session. */
   readonly #connects = new Map<string, Connect[]>();
-  #limits: SessionLimits;
+  #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   /** Sessions that were up when the store went, with their epoch, and how long it was away. */
   readonly #upBefore = new Map<string, Micros>();
   #away = 0n;
@@ -69,7 +74,7 @@ export class MemorySessions implements Sessions {
   private constructor(options: MemorySessionsOptions) {
     this.#clock = options.clock ?? systemClock();
     this.#events = options.events;
-    this.#limits = options.limits ?? { maxClients: 0, connectsPerMinute: 0 };
+    if (options.limits !== undefined) this.configure(options.limits);
     this.#commits = new Commits({
       table: this.#table,
       clock: this.#clock,
@@ -80,7 +85,7 @@ export class MemorySessions implements Sessions {
   }
 
   /**
-   * Replays the journal and writes it anew, as short as it can be.
+   * Replays the journal and writes it anew, as short as it can be; where that fails (a full disk) it goes on as it is.
    * @throws JournalError, NewerVersion, ImpossibleTransition: the journal stays as it is.
    */
   static async open(options: MemorySessionsOptions = {}): Promise<MemorySessions> {
@@ -137,20 +142,22 @@ export class MemorySessions implements Sessions {
 
   end(id: string, reason: Reason): Promise<boolean> {
     return this.#commits.change(true, (step) => {
+      step.owe(false);
       const session = this.#table.get(id);
       return session !== undefined && end(session, reason, step);
     });
   }
 
   endOfUser(user: string, reason: Reason): Promise<number> {
-    return this.#commits.change(
-      true,
-      (step) => this.#table.ofUser(user).filter((session) => end(session, reason, step)).length,
-    );
+    return this.#commits.change(true, (step) => {
+      step.owe(false);
+      return this.#table.ofUser(user).filter((session) => end(session, reason, step)).length;
+    });
   }
 
   announce(node: NodeIdentity): Promise<number> {
     return this.#commits.change(true, (step) => {
+      step.owe(true);
       let parked = 0;
       for (const session of this.#table.upOfNode(node.name)) {
         const away = this.#upBefore.get(session.id) === epochOf(session) ? this.#away : 0n;
@@ -171,6 +178,7 @@ export class MemorySessions implements Sessions {
   sweep(): Promise<number> {
     this.#mailboxes.retry();
     return this.#commits.change(true, (step) => {
+      step.owe(true);
       let ended = 0;
       for (const id of this.#table.due(step.now)) {
         const session = this.#table.get(id);
@@ -193,6 +201,7 @@ export class MemorySessions implements Sessions {
 
   configure(limits: SessionLimits): void {
     this.#limits = limits;
+    this.#table.addresses.reserve(limits.reserved ?? []);
   }
 
   /** Waits for what is being written. Sessions stay as they are: the next process goes on with them. */
@@ -212,6 +221,7 @@ export class MemorySessions implements Sessions {
     decide: (session: Session, now: Micros) => SessionEvent | undefined,
   ): Promise<boolean> {
     return this.#commits.change(durable, (step) => {
+      step.owe(true);
       const session = this.#table.get(id);
       const event = session === undefined ? undefined : decide(session, step.now);
       if (event === undefined) return false;
@@ -222,7 +232,10 @@ export class MemorySessions implements Sessions {
 
   #claim(request: ClaimRequest, step: Step): Claimed | Refused {
     const session = this.#table.find(request.tokenHash);
-    if (session === undefined) return { ok: false, reason: 'token-unknown' };
+    if (session === undefined) {
+      step.owe(true);
+      return { ok: false, reason: 'token-unknown' };
+    }
     const { now } = step;
     const connects = (this.#connects.get(session.id) ?? []).filter((connect) => isRecent(connect, now));
     const earlier = connects.find(
@@ -232,16 +245,18 @@ export class MemorySessions implements Sessions {
       now,
       limits: this.#limits,
       upInAll: this.#table.counts.up - (session.state === 'up' ? 1 : 0),
-      upOfUser: this.#rivals(session),
+      ...this.#rivals(session),
       connects: connects.length,
       hadLease: earlier !== undefined,
       fixedHolder: (family) => {
         const holder = this.#table.fixedHolder(session.grant, family);
         return holder?.id === session.id ? undefined : holder;
       },
+      parkedInPools: (family) => this.#table.parkedInPools(session, family),
       choose: (families, leaving) =>
         this.#table.without(leaving, now, () => this.#table.addresses.choose(session, families, now)),
     });
+    if (decision.type !== 'claimed' || keepsAddresses(session, decision)) step.owe(true);
     if (decision.type === 'repeated') {
       const { lease, addresses } = decision;
       return { ok: true, session, lease, addresses, resumed: earlier?.resumed ?? true };
@@ -261,12 +276,14 @@ export class MemorySessions implements Sessions {
     return { ok: true, session: claimed, lease: decision.lease, addresses: decision.addresses, resumed };
   }
 
-  /** Other sessions of the user with a tunnel; not looked for where there is no limit. */
-  #rivals(session: Session): Session[] {
-    if (session.grant.maxSameClients === 0) return [];
-    return this.#table
-      .ofUser(session.user)
-      .filter((other) => other.state === 'up' && other.id !== session.id);
+  /** Other sessions of the user; not looked for where there is no limit. */
+  #rivals(session: Session) {
+    const limited = session.grant.maxSameClients > 0;
+    const others = limited ? this.#table.ofUser(session.user).filter((other) => other.id !== session.id) : [];
+    return {
+      upOfUser: others.filter((other) => other.state === 'up'),
+      parkedOfUser: others.filter((other) => other.state === 'parked'),
+    };
   }
 
   #remember(id: string, connects: Connect[], step: Step): void {
@@ -302,20 +319,25 @@ export class MemorySessions implements Sessions {
       lastAlive = this.#replayOne(entry) ?? lastAlive;
     });
     const now = this.#clock();
-    this.#away = lastAlive === undefined ? 0n : now - lastAlive;
+    this.#away = timeAway(lastAlive, now);
     for (const id of this.#table.due(now)) {
       if (this.#table.get(id)?.state === 'closed') this.#table.put(id, undefined, now);
     }
     const facts: SessionEvent[] = [];
     for (const session of Array.from(this.#table.all())) {
-      const event = decideReturn(session, this.#away);
+      const event = decideReturn(session, this.#away, now);
       if (event !== undefined) {
         this.#table.put(session.id, apply(session, event), now);
         facts.push(event);
       }
       if (session.state === 'up') this.#upBefore.set(session.id, epochOf(session));
     }
-    await this.#commits.rewrite(journal);
+    try {
+      await this.#commits.rewrite(journal);
+    } catch (error) {
+      if (!(await journal.resume())) throw error;
+      this.#commits.owe(facts.map((fact) => fact.sessionId));
+    }
     this.#events?.append(facts);
   }
 
@@ -372,6 +394,17 @@ function isRecent(connect: Connect, now: Micros): boolean {
 
 function waitingSince(session: Session): Micros {
   return session.state === 'parked' ? session.parkedAt : session.createdAt;
+}
+
+/** Nothing is taken, from nobody: if a restart forgets such a claim, the session has what it had before. */
+function keepsAddresses(session: Session, decision: ClaimDecision): boolean {
+  if (decision.type !== 'claimed' || decision.events.length !== 1) return false;
+  return decision.events.every(
+    (event) =>
+      event.type === 'claimed' &&
+      event.addresses.ipv4 === session.addresses.ipv4 &&
+      event.addresses.ipv6 === session.addresses.ipv6,
+  );
 }
 
 /** Not fenced. */

@@ -3,7 +3,14 @@ import type { Reason } from '@sallyport/protocol';
 import { REASONS } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
 import { decodeStored, encodeStored, parseGrant, type GrantText } from './redis-records.ts';
-import { blocksOf, poolSize, storedGrant, type StoredGrant } from './redis-plan.ts';
+import {
+  blocksOf,
+  poolSize,
+  reservedList,
+  storedGrant,
+  type ReservedList,
+  type StoredGrant,
+} from './redis-plan.ts';
 import type { Redis } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import type { Lease, NodeIdentity, Session, SessionClient } from './session.ts';
@@ -39,7 +46,8 @@ export interface RedisSessionsOptions {
 export class RedisSessions implements Sessions, Assertions {
   readonly #redis: Redis;
   readonly #pollMillis: number;
-  #limits: SessionLimits;
+  #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
+  #reserved: ReservedList = { tag: '', members: [] };
   readonly #grants = new Map<string, GrantText>();
   readonly #checked = new Checked();
   readonly #mail = new Set<Mail>();
@@ -47,8 +55,8 @@ export class RedisSessions implements Sessions, Assertions {
 
   constructor({ redis, limits, pollMillis }: RedisSessionsOptions) {
     this.#redis = redis;
-    this.#limits = limits ?? { maxClients: 0, connectsPerMinute: 0 };
     this.#pollMillis = pollMillis ?? POLL_MILLIS;
+    if (limits !== undefined) this.configure(limits);
   }
 
   async create(input: NewSession): Promise<Session> {
@@ -114,8 +122,25 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
+    const { node } = request;
+    const reply = await this.#runClaim(request);
+    if (reply[0] !== 'claimed') return { ok: false, reason: reasonOf(reply[1]) };
+    const [, away, id, text, offered, resumed, fresh, told] = reply.map(String);
+    if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
+    const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
+    if (session.lease === undefined) throw new Error('a claimed session has no lease');
+    if (told === '1') for (const mail of this.#mail) if (mail.isOf(node)) await mail.fetch();
+    const addresses = {
+      ipv4: offered?.includes('4') ? session.addresses.ipv4 : '',
+      ipv6: offered?.includes('6') ? session.addresses.ipv6 : '',
+    };
+    return { ok: true, session, lease: session.lease, addresses, resumed: resumed === '1' };
+  }
+
+  async #runClaim(request: ClaimRequest): Promise<(string | number)[]> {
     const { node, client } = request;
-    const reply = await this.#run(SCRIPTS.claim, {
+    const { tag, members } = this.#reserved;
+    const args = {
       id: sessionIdOf(request.tokenHash),
       t: request.tokenHash,
       node: node.name,
@@ -129,18 +154,15 @@ export class RedisSessions implements Sessions, Assertions {
       seen: request.seenEpoch,
       maxClients: this.#limits.maxClients,
       perMinute: this.#limits.connectsPerMinute,
+      reserved: tag,
       ...clientFields(client),
-    });
-    if (reply[0] !== 'claimed') return { ok: false, reason: reasonOf(reply[1]) };
-    const [, away, id, text, offered, resumed, fresh] = reply.map(String);
-    if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
-    const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
-    if (session.lease === undefined) throw new Error('a claimed session has no lease');
-    const addresses = {
-      ipv4: offered?.includes('4') ? session.addresses.ipv4 : '',
-      ipv6: offered?.includes('6') ? session.addresses.ipv6 : '',
     };
-    return { ok: true, session, lease: session.lease, addresses, resumed: resumed === '1' };
+    const reply = await this.#run(SCRIPTS.claim, args);
+    if (reply[0] !== 'reserve') return reply;
+    await this.#run(SCRIPTS.reserve, { tag, members });
+    const again = await this.#run(SCRIPTS.claim, args);
+    if (again[0] === 'reserve') throw new StoreUnavailable('Redis has forgotten the fixed addresses again');
+    return again;
   }
 
   park(id: string, lease: Lease, reason: Reason, usage: Usage): Promise<boolean> {
@@ -197,6 +219,7 @@ export class RedisSessions implements Sessions, Assertions {
 
   configure(limits: SessionLimits): void {
     this.#limits = limits;
+    this.#reserved = reservedList(limits.reserved ?? []);
   }
 
   /** Redis itself stays open. */
@@ -332,6 +355,9 @@ class Mail {
   readonly #fetch: (args: object) => Promise<(string | number)[]>;
   readonly #pollMillis: number;
   #taken = '';
+  /** One read at a time: the present one, and the one that begins after it. */
+  #reading: Promise<number> = Promise.resolve(0);
+  #next: Promise<number> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
@@ -358,26 +384,44 @@ class Mail {
   }
 
   async #turn(): Promise<void> {
-    let more = false;
+    let count = 0;
     try {
-      more = await this.#read();
+      count = await this.#readNext();
     } catch {
       // Redis is away or the receiver threw: the same notices come again with the next turn.
     }
     if (this.#stopped) return;
-    this.#timer = setTimeout(() => void this.#turn(), more ? 0 : this.#pollMillis);
+    this.#timer = setTimeout(() => void this.#turn(), count > 0 ? 0 : this.#pollMillis);
   }
 
-  /** @returns are there more? */
-  async #read(): Promise<boolean> {
+  /** Delivers what is there now. */
+  async fetch(): Promise<void> {
+    while ((await this.#readNext()) === MAIL_BATCH);
+  }
+
+  /** Reads what is there when it begins, which is later than this call: several calls share it. @returns how many. */
+  #readNext(): Promise<number> {
+    if (this.#next !== undefined) return this.#next;
+    const next = this.#reading
+      .catch(() => 0)
+      .then(() => {
+        this.#reading = next;
+        this.#next = undefined;
+        return this.#read();
+      });
+    this.#next = next;
+    return next;
+  }
+
+  async #read(): Promise<number> {
     const { name, incarnation } = this.#node;
     const args = { node: name, incarnation, taken: this.#taken, limit: MAIL_BATCH };
     const entries = (await this.#fetch(args)).map(String);
     const last = entries.at(-1);
-    if (this.#stopped || last === undefined) return false;
+    if (this.#stopped || last === undefined) return 0;
     this.#deliver(entries.map(noticeOf));
     this.#taken = last;
-    return true;
+    return entries.length;
   }
 }
 
@@ -387,7 +431,8 @@ const SCRIPTS = {
   find: loadScript('find', ['records']),
   list: loadScript('list', ['records']),
   counts: loadScript('counts'),
-  claim: loadScript('claim', SESSION_PARTS),
+  claim: loadScript('claim', [...SESSION_PARTS, 'yielding']),
+  reserve: loadScript('reserve'),
   change: loadScript('change', SESSION_PARTS),
   endUser: loadScript('end-user', SESSION_PARTS),
   announce: loadScript('announce', ['records']),

@@ -22,7 +22,8 @@ export interface Sessions {
 
   /**
    * CONNECT: takes the session for a node. Checks state, the two lifetimes, limits and the CONNECT rate, keeps or
-   * picks the addresses, raises the epoch, writes the lease, and leaves a notice for the former owner (C2, C4).
+   * picks the addresses, raises the epoch, writes the lease, and leaves a notice for the former owner (C2, C4). Where
+   * that is the claiming node itself it is delivered before the claim resolves: it may need the address at once.
    * Repeated with the same `connectionId` it gives the same lease.
    */
   claim(request: ClaimRequest): Promise<Claimed | Refused>;
@@ -117,6 +118,8 @@ export interface SessionLimits {
   maxClients: number;
   /** CONNECTs per token and minute; 0 = no limit. */
   connectsPerMinute: number;
+  /** Fixed addresses of the configuration (`fixedAddresses`): pools give them to nobody. */
+  reserved?: readonly string[];
 }
 
 export type SessionCounts = Record<Exclude<Session['state'], 'closed'>, number>;

@@ -10,7 +10,9 @@ import {
   toBigint,
 } from '@sallyport/protocol';
 import type { Cidr } from '@sallyport/protocol';
+import { loadPeerMaterial, type PeerRole } from './peers.ts';
 import { profileOfPath } from './routes.ts';
+import { checkCluster } from './settings-cluster.ts';
 import type { PolicyValues, SETTINGS_KEYS, TlsValues } from './settings-keys.ts';
 import { policyScopes, scopesOf } from './settings.ts';
 import type { Settings, TlsSettings } from './settings.ts';
@@ -20,14 +22,16 @@ type SettingsDocument = ConfigDocument<typeof SETTINGS_KEYS>;
 type Report = (message: string, ...path: string[]) => void;
 
 /** What no key can know alone. Values that were refused are absent here and bring no second error. */
-export function checkAcrossKeys(document: SettingsDocument): Problem[] {
+export function checkAcrossKeys(document: SettingsDocument, role?: PeerRole): Problem[] {
   const problems: Problem[] = [];
   const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
-  checkTls(document, report);
+  if (uses(role, 'tunnel-node')) checkTls(document, report);
   checkProfiles(document, report);
   checkPools(document, report);
   checkExplicit(document, report);
   checkTranslation(document, report);
+  const refused = (key: string) => document.problems.some(({ message }) => message.startsWith(`${key} `));
+  checkCluster(document.values, refused, report);
   return problems;
 }
 
@@ -63,6 +67,7 @@ function wasRefused(problems: readonly Problem[], ...keys: string[]): boolean {
 function checkProfiles({ values, line }: SettingsDocument, report: Report): void {
   const profiles = values.profiles ?? new Map();
   const names = new Map<string, string>();
+  const paths = new Map<string, string>();
   let chosen: string | undefined;
   for (const [name, profile] of values.profiles ?? []) {
     const path = ['profiles', name];
@@ -77,6 +82,10 @@ function checkProfiles({ values, line }: SettingsDocument, report: Report): void
     }
     if (profileOfPath(`/${name}`) !== name)
       report(`"${name}" is a path of the protocol; choose another name`, ...path);
+    const twin = paths.get(name.toLowerCase());
+    if (twin !== undefined)
+      report(`"${name}" and ${twin} have the same path /${twin.toLowerCase()}`, ...path);
+    paths.set(name.toLowerCase(), name);
     for (const shown of new Set([name, profile.label || name])) {
       const other = names.get(shown);
       if (other !== undefined)
@@ -178,19 +187,30 @@ function isReserved(pool: Cidr, address: Uint8Array): boolean {
 }
 
 /** Looks at every file that the settings name: there, readable, and certificates that load and fit their keys. */
-export async function checkFiles(document: SettingsDocument, settings: Settings): Promise<Problem[]> {
+export async function checkFiles(
+  document: SettingsDocument,
+  settings: Settings,
+  role?: PeerRole,
+): Promise<Problem[]> {
   const { values } = document;
   const problems: Problem[] = [];
-  const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
+  const report: Report = (message, ...path) => {
+    // A vhost takes from the top level what it does not name: the same file is wrong once.
+    if (!problems.some((problem) => problem.message === message))
+      problems.push({ line: document.line(...path), message });
+  };
   const usesPasswords = Object.values(settings.profiles).some((profile) => profile.methods.includes('local'));
-  if (usesPasswords) await checkReadable('users-file', settings.usersFile, report, []);
-  if (settings.packagesDir && !(await isFolder(settings.packagesDir))) {
+  if (usesPasswords && uses(role, 'auth')) await checkReadable('users-file', settings.usersFile, report, []);
+  if (settings.packagesDir && uses(role, 'downloader') && !(await isFolder(settings.packagesDir))) {
     report(`packages-dir ${settings.packagesDir} is no folder`, 'packages-dir');
   }
   for (const { path, policy } of policyScopes(settings)) {
     const { profileFile } = policy;
-    if (profileFile) await checkReadable('profile-file', profileFile, report, path);
+    if (profileFile && uses(role, 'downloader'))
+      await checkReadable('profile-file', profileFile, report, path);
   }
+  await checkClusterFiles(settings, report);
+  if (!uses(role, 'tunnel-node')) return problems;
   await checkTlsFiles(settings.tls, report, []);
   for (const [name, vhost] of values.vhosts ?? []) {
     const tls = settings.vhosts[name]?.tls;
@@ -198,6 +218,26 @@ export async function checkFiles(document: SettingsDocument, settings: Settings)
     if (tls && own) await checkTlsFiles(tls, report, ['vhosts', name]);
   }
   return problems;
+}
+
+/** undefined = one process is all of them. */
+function uses(role: PeerRole | undefined, one: PeerRole): boolean {
+  return role === undefined || role === one;
+}
+
+async function checkClusterFiles({ pki, redis, kafka }: Settings, report: Report): Promise<void> {
+  if (pki && Object.values(pki).every((file) => file !== '')) {
+    await loadPeerMaterial(pki).catch((error: unknown) =>
+      report(error instanceof Error ? error.message : String(error), 'pki'),
+    );
+  }
+  const secrets: [string, string, string][] = [
+    ['redis', 'password-file', redis?.passwordFile ?? ''],
+    ['redis', 'sentinel-password-file', redis?.sentinelPasswordFile ?? ''],
+    ['kafka', 'password-file', kafka?.sasl?.passwordFile ?? ''],
+  ];
+  for (const [section, key, file] of secrets)
+    if (file !== '') await checkReadable(key, file, report, [section]);
 }
 
 async function checkTlsFiles(tls: TlsSettings, report: Report, path: string[]): Promise<void> {

@@ -39,7 +39,7 @@ profiles:
     label: Staff
     methods: [local]
     default: true
-  guests:
+  guests:                          # everybody sees it; only users of the group guests may enter
     label: Guests
     methods: [local]
     group: guests

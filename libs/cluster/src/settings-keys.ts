@@ -14,7 +14,7 @@ import {
   parsedScalar,
   text,
 } from '@sallyport/chassis';
-import type { Key, Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
+import type { Named, Parsed, Section, Values, ValueType } from '@sallyport/chassis';
 import {
   familyOf,
   formatAddress,
@@ -27,11 +27,12 @@ import {
   parseRange,
 } from '@sallyport/protocol';
 import type { IpFamily } from '@sallyport/protocol';
+import { CLUSTER_KEYS, NODE_ADDRESS_KEY } from './settings-cluster.ts';
+import { DOMAIN, hostAndPort, key, path } from './settings-values.ts';
 
 // Limits
 
 export const MAX_NAME_BYTES = 64;
-const MAX_PATH_BYTES = 4096;
 const MAX_COUNT = 1_000_000;
 const DAY_SECONDS = 86_400;
 const YEAR_SECONDS = 365 * DAY_SECONDS;
@@ -41,7 +42,6 @@ const MAX_TUNNEL_MTU = 9000;
 
 const port = integer(1, 65_535);
 const count = integer(0, MAX_COUNT);
-const path = text(MAX_PATH_BYTES);
 const seconds = integer(0, YEAR_SECONDS);
 const someSeconds = integer(1, YEAR_SECONDS);
 const banner = lines(MAX_BANNER_BYTES);
@@ -107,21 +107,9 @@ const mtu = mapped<number, number>(
       : { problem: `is too small; the least is ${MIN_TUNNEL_MTU_BYTES}` },
 );
 
-const LABEL = '[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?';
-const DOMAIN = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})*$`);
 const domain = parsed<string>('a domain name', (value) =>
   value === '' || DOMAIN.test(value) ? { value } : { problem: 'is no domain name' },
 );
-
-const hostAndPort = parsed<string>('HOST:PORT', (value) => {
-  const found = /^(?:\[([^\]]+)\]|([^:\s]+)):(\d{1,5})$/.exec(value);
-  if (!found) return { problem: 'is not HOST:PORT, for example 127.0.0.1:9480' };
-  const [, ipv6, host = '', portText] = found;
-  const good = ipv6 === undefined ? DOMAIN.test(host) : parseAddress(ipv6)?.length === 16;
-  if (!good) return { problem: 'names no host; write for example 127.0.0.1:9480 or [::1]:9480' };
-  const number = Number(portText);
-  return number >= 1 && number <= 65_535 ? { value } : { problem: 'names no port from 1 to 65535' };
-});
 
 const tlsVersion = parsedScalar<'TLSv1.2' | 'TLSv1.3'>('1.2 or 1.3', (value) => {
   if (value === '1.2' || value === 'TLSv1.2') return { value: 'TLSv1.2' };
@@ -192,18 +180,6 @@ function choiceBut<T extends string>(refused: Record<string, string>, ...names: 
 
 // Keys
 
-interface Facts {
-  unit?: string;
-  reloads?: boolean;
-  defaultText?: string;
-  about: string;
-  example: string;
-}
-
-function key<T>(type: ValueType<T>, value: T, { unit = '', reloads = true, ...facts }: Facts): Key<T> {
-  return { kind: 'key', type, default: value, unit, reloads, ...facts };
-}
-
 const TLS_KEYS = {
   'server-cert': key(listOf(path), [], {
     about: 'PEM files with a certificate and its chain; one per key type (RSA and ECDSA together).',
@@ -237,12 +213,14 @@ const TLS_KEYS = {
 const POLICY = {
   'ipv4-network': key(listOf(pool('ipv4', 8, 30)), [], {
     unit: 'CIDR',
-    about: 'Pools that IPv4 addresses of clients come from, in order of preference.',
+    about:
+      'Pools that IPv4 addresses of clients come from, in order of preference. A pool that is new needs a restart, and a reload refuses it.',
     example: '10.90.0.0/16',
   }),
   'ipv6-network': key(listOf(pool('ipv6', 16, 126)), [], {
     unit: 'CIDR',
-    about: 'Pools that IPv6 addresses of clients come from.',
+    about:
+      'Pools that IPv6 addresses of clients come from. A pool that is new needs a restart, and a reload refuses it.',
     example: 'fd90:1::/48',
   }),
   'ipv6-subnet-prefix': key(integer(64, 128), 128, {
@@ -426,6 +404,7 @@ const NODE_KEYS = {
     about: 'UDP port that clients are told; 0 = udp-port.',
     example: '443',
   }),
+  address: NODE_ADDRESS_KEY,
 };
 
 const NOT_BUILT_NATIVE = { native: 'is not built yet; write auto or portable' };
@@ -467,7 +446,7 @@ export const SETTINGS_KEYS = {
   'return-path': key(choice('nat', 'none', 'routed'), 'nat', {
     reloads: false,
     about:
-      'How answers find back to clients (docs/return-path.md). nat: the node translates; when a client moves to another node it keeps address and login, but its open connections are reset. routed: the node sets a kernel route for each client, which a routing daemon spreads; open connections survive a move, but the network must take a route per client. none: the node sets nothing; you have routes to the pools, and clients cannot move.',
+      'How answers find back to clients (docs/return-path.md). nat: the node translates; when a client moves to another node it keeps address and login, but its open connections are reset. routed: the node sets a kernel route for each client, which a routing daemon spreads; open connections survive a move, but the network must take a route per client. none: the node sets nothing; you have routes to the pools, and make them follow a client that moves. In a cluster (with redis) it must be given.',
     example: 'routed',
   }),
   'nat-addresses': key(listOf(addressRange), [], {
@@ -479,6 +458,8 @@ export const SETTINGS_KEYS = {
   node: { kind: 'section', about: 'This node of a cluster.', keys: NODE_KEYS } satisfies Section<
     typeof NODE_KEYS
   >,
+
+  ...CLUSTER_KEYS,
 
   'users-file': key(path, 'users', {
     reloads: false,
@@ -566,7 +547,8 @@ export const SETTINGS_KEYS = {
     scope: 'vhost',
     name: hostName,
     keys: VHOST_KEYS,
-    about: 'other names of this gateway with their own certificates; absent keys are those of the top level.',
+    about:
+      'other names of this gateway with their own certificates; absent keys are those of the top level. Example: `vhosts: { vpn.example.org: { server-cert: tls/org.pem, server-key: tls/org.key, profiles: [staff] } }`.',
   } satisfies Named<typeof VHOST_KEYS>,
 };
 

@@ -14,10 +14,11 @@ import {
   poolsOf,
   readSettings,
   reloadSettings,
+  settingsLine,
   settingsReference,
 } from './settings-schema.ts';
 import type { SettingsResult } from './settings-schema.ts';
-import type { Settings } from './settings.ts';
+import { fixedAddresses, type Settings } from './settings.ts';
 
 const GOOD = `server-cert: tls/cert.pem
 server-key: tls/key.pem
@@ -33,7 +34,10 @@ test('a small file gives settings with all defaults', () => {
   assert.equal(settings.defaultProfile, 'default');
   assert.deepEqual(settings.profiles.default?.methods, ['local']);
   assert.deepEqual({ ...settings.policy }, { ipv4Pools: ['10.90.0.0/16'] });
-  assert.deepEqual(settings.node, { name: 'gateway', number: 1, advertisedUdpPort: 443 });
+  assert.deepEqual(settings.node, {
+    ...{ name: 'gateway', number: 1, advertisedUdpPort: 443 },
+    address: '127.0.0.1:9495',
+  });
 });
 
 test('the defaults of a grant are the documented ones', () => {
@@ -67,6 +71,7 @@ vhosts: { VPN.example.org: { server-cert: a.pem, server-key: b.pem, profiles: [s
   assert.deepEqual({ ...settings.groups.staff }, { dns: [], profileFile: '/etc/vpn/staff.xml' });
   assert.ok(settings.groups['100']);
   assert.deepEqual({ ...settings.users.alice }, { explicitIpv4: '10.90.1.1', banner: 'Hi\nthere' });
+  assert.deepEqual(fixedAddresses(settings), ['10.90.1.1']);
   assert.deepEqual({ ...settings.users.constructor }, {});
   assert.ok(!('toString' in settings.users));
   const vhost = settings.vhosts['vpn.example.org'];
@@ -135,6 +140,7 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
     /profile a is the default already \(line 5\)/,
   ],
   ['profiles:\n  a: { label: X }\n  b: { label: X }', 6, /already is the name or label of profile a/],
+  ['profiles:\n  certs: {}\n  CERTS: {}', 6, /"CERTS" and certs have the same path \/certs/],
   ['vhosts: { h.org: { profiles: [nope] } }', 4, /profile "nope" does not stand in profiles/],
   ['vhosts: { h.org: { server-cert: a.pem } }', 4, /each certificate needs its key/],
   ['crl: x.pem', 4, /crl needs ca-cert/],
@@ -222,6 +228,11 @@ listener: portable
 return-path: none
 node: { name: n, number: 2, advertised-udp-port: 3 }
 users-file: u
+redis: { url: "redis://127.0.0.1:6379" }
+kafka: { brokers: ["127.0.0.1:9092"] }
+pki: { ca: c, cert: d, key: e }
+services: { auth: ["127.0.0.1:1"] }
+listen: { auth: "127.0.0.1:1" }
 `);
   const { waiting } = reloadSettings(settingsIn(`${GOOD}nat-addresses: 192.0.2.8\n`), changed);
   const documented = new Set(
@@ -239,12 +250,14 @@ test('the reference page is the one that the program generates', async () => {
 
 test('every key has an example that it takes', () => {
   for (const { name, key } of keyPlaces(SETTINGS_KEYS)) {
-    const inside = name.startsWith('node.')
-      ? `node: { ${name.slice(5)}: ${key.example} }`
-      : `${name}: ${key.example}`;
+    const example = /^\[.*:\d/.test(key.example) ? key.example.replace(/[^[\], ]+/g, '"$&"') : key.example;
+    const inside = name
+      .split('.')
+      .reduceRight((value, part, at) => (at === 0 ? `${part}: ${value}` : `{ ${part}: ${value} }`), example);
     const errors = errorsIn(`${inside}\n`).filter((error) => error.includes(`${name.split('.').at(-1)} `));
     const wrong = errors.filter(
-      (error) => !/missing|cannot stand|each certificate|needs ca-cert|does not stand/.test(error),
+      (error) =>
+        !/missing|cannot stand|each certificate|needs|does not stand|kafka: brokers outside/.test(error),
     );
     assert.deepEqual(wrong, [], name);
   }
@@ -272,6 +285,13 @@ test('files are looked at: missing ones, and a key of another certificate', asyn
       'x.yaml:5: packages-dir nope is no folder',
       'x.yaml:6: ca-cert users holds no PEM certificate',
     ]);
+
+    const own = 'vhosts: { h.test: { server-cert: b.pem, server-key: b.key } }';
+    const clients = 'ca-cert: a.pem\ncrl: none.crl';
+    await writeFile(file, `server-cert: a.pem\nserver-key: a.key\n${pool}\n${clients}\n${own}\n`);
+    const once = await readSettings(file);
+    assert.deepEqual('errors' in once && once.errors, [`${file}:5: crl ${folder}/none.crl does not exist`]);
+    assert.equal(await settingsLine(file, ['crl']), 5);
 
     const absent = await readSettings(join(folder, 'absent.yaml'));
     assert.ok('errors' in absent && absent.errors.length === 1);
@@ -304,3 +324,49 @@ function selfSigned(folder: string, name: string): void {
   const out = ['-out', join(folder, `${name}.pem`), '-days', '2', '-subj', `/CN=${name}`];
   execFileSync('openssl', ['req', '-x509', ...key, ...out], { stdio: 'ignore' });
 }
+
+const CLUSTER = `${GOOD}redis: { url: "redis://10.0.0.5:6379", password-file: secrets/redis }
+pki: { ca: pki/ca.pem, cert: pki/n1.pem, key: pki/n1.key }
+services: { auth: ["10.0.0.11:9491", "auth:9491"], portal: "p:1" }
+`;
+
+test('a cluster has no default return path, and says what each gives up', () => {
+  const [error = '', ...more] = errorsIn(CLUSTER.replace(GOOD, GOOD));
+  assert.deepEqual(more, []);
+  assert.match(error, /:4: return-path is missing.*routed: .*keeps.*nat: .*inner connections are reset/);
+  const settings = settingsIn(`${CLUSTER}return-path: nat\nnode: { name: n1, address: "10.0.0.21:9495" }\n`);
+  assert.equal(settings.redis?.url, 'redis://10.0.0.5:6379');
+  assert.equal(settings.redis.passwordFile, '/etc/vpn/secrets/redis');
+  assert.deepEqual(settings.services.auth, ['10.0.0.11:9491', 'auth:9491']);
+  assert.deepEqual(settings.services.portal, ['p:1']);
+  assert.deepEqual(settings.pki, {
+    ca: '/etc/vpn/pki/ca.pem',
+    cert: '/etc/vpn/pki/n1.pem',
+    key: '/etc/vpn/pki/n1.key',
+  });
+  assert.equal(settings.node.address, '10.0.0.21:9495');
+  assert.equal(settingsIn(GOOD).redis, undefined);
+});
+
+test('a cluster without certificates, with two stores, or with a password in the open is refused', () => {
+  const path = 'return-path: nat\n';
+  for (const [text, expected] of [
+    [`${GOOD}${path}redis: { url: "redis://h" }\n`, /a cluster needs pki/],
+    [
+      `${GOOD}${path}redis: { url: "redis://h", sentinels: ["s:1"] }\npki: { ca: a, cert: b, key: c }\n`,
+      /needs one of/,
+    ],
+    [`${GOOD}${path}redis: {}\npki: { ca: a, cert: b, key: c }\n`, /needs one of/],
+    [
+      `${GOOD}${path}redis: { url: "redis://:secret@h" }\npki: { ca: a, cert: b, key: c }\n`,
+      /must not hold a password/,
+    ],
+    [`${GOOD}services: { auth: ["a:1"] }\n`, /a cluster needs redis/],
+    [`${CLUSTER}${path}kafka: { brokers: ["k:9092"] }\n`, /brokers outside this host need sasl/],
+    [`${GOOD}pki: { ca: a }\n`, /pki needs cert/],
+  ] as const) {
+    const errors = errorsIn(text);
+    assert.match(errors.join('\n'), expected);
+    assert.doesNotMatch(errors.join('\n'), /secret@/);
+  }
+});

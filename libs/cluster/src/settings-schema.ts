@@ -13,6 +13,8 @@ import { problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassi
 import type { ConfigDocument } from '@sallyport/chassis';
 import { policyFields } from './grant-fields.ts';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
+import type { PeerRole } from './peers.ts';
+import { clusterSettingsOf } from './settings-cluster.ts';
 import { OCSERV_HINTS, SETTINGS_KEYS } from './settings-keys.ts';
 import type { PolicyValues, SettingsValues, TlsValues } from './settings-keys.ts';
 import { policyScopes } from './settings.ts';
@@ -20,18 +22,21 @@ import type { PolicyKeys, ProfileSettings, Settings, TlsSettings, VhostSettings 
 
 export type SettingsResult = { settings: Settings } | { errors: string[] };
 
-/** Reads and checks one file, and the files that it names. Errors are `FILE:LINE: message`, all of them. */
-export async function readSettings(file: string): Promise<SettingsResult> {
+/**
+ * Reads and checks one file, and the files that it names. Errors are `FILE:LINE: message`, all of them.
+ * @param role only what this role of a cluster uses must be there: one file serves all roles, the files beside it do not.
+ */
+export async function readSettings(file: string, role?: PeerRole): Promise<SettingsResult> {
   let text: string;
   try {
     text = await readFile(file, 'utf8');
   } catch (error) {
     return { errors: [`${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`] };
   }
-  const document = checkedDocument(text);
+  const document = checkedDocument(text, role);
   const problems = [
     ...document.problems,
-    ...(await checkFiles(document, settingsOf(document.values, text, file))),
+    ...(await checkFiles(document, settingsOf(document.values, text, file), role)),
   ];
   return problems.length > 0
     ? { errors: problemTexts(file, problems) }
@@ -62,9 +67,13 @@ export function reloadSettings(before: Settings, after: Settings): { settings: S
 
 /** A value without what it takes from other keys: they are named by themselves. */
 function written(settings: Settings, field: keyof Settings): unknown {
-  const { node, udpPort } = settings;
+  const { node, udpPort, listen } = settings;
   if (field !== 'node') return settings[field];
-  return { ...node, advertisedUdpPort: node.advertisedUdpPort === udpPort ? 0 : node.advertisedUdpPort };
+  return {
+    ...node,
+    advertisedUdpPort: node.advertisedUdpPort === udpPort ? 0 : node.advertisedUdpPort,
+    address: node.address === listen.node ? '' : node.address,
+  };
 }
 
 /** Networks of all scopes, each once: what the TUN device routes and `return-path: nat` covers. */
@@ -76,14 +85,33 @@ export function poolsOf(settings: Settings): { ipv4: string[]; ipv6: string[] } 
   };
 }
 
+/** Line of the file where a key stands, or the nearest above it; 1 when the file cannot be read any more. */
+export async function settingsLine(file: string, path: readonly string[]): Promise<number> {
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return checkedDocument(text).line(...path);
+}
+
+/** Files that the settings name and that a reload reads anew. */
+export function namedFiles(settings: Settings): string[] {
+  const hosts = [settings.tls, ...Object.values(settings.vhosts).map(({ tls }) => tls)];
+  const tls = hosts.flatMap(({ certFiles, keyFiles, caFile, crlFile }) => [
+    ...certFiles,
+    ...keyFiles,
+    caFile,
+    crlFile,
+  ]);
+  const profiles = policyScopes(settings).map(({ policy }) => policy.profileFile ?? '');
+  return [...new Set([...tls, ...profiles])].filter((file) => file !== '');
+}
+
 /** docs/configuration.md. */
 export function settingsReference(): string {
   return referenceMarkdown(SETTINGS_KEYS, 'Configuration', REFERENCE_INTRODUCTION);
 }
 
-function checkedDocument(text: string): ConfigDocument<typeof SETTINGS_KEYS> {
+function checkedDocument(text: string, role?: PeerRole): ConfigDocument<typeof SETTINGS_KEYS> {
   const document = readDocument(text, SETTINGS_KEYS, OCSERV_HINTS);
-  return { ...document, problems: [...document.problems, ...checkAcrossKeys(document)] };
+  return { ...document, problems: [...document.problems, ...checkAcrossKeys(document, role)] };
 }
 
 function settingsOf(values: SettingsValues, text: string, file: string): Settings {
@@ -93,6 +121,7 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
   const udpPort = values['udp-port'] ?? SETTINGS_KEYS['udp-port'].default;
   const node = values.node ?? {};
   const nodeKeys = SETTINGS_KEYS.node.keys;
+  const cluster = clusterSettingsOf(values, base);
   return {
     file: resolve(file),
     revision: createHash('sha256').update(text).digest('hex').slice(0, REVISION_LENGTH),
@@ -106,10 +135,12 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
     listener: values.listener ?? SETTINGS_KEYS.listener.default,
     returnPath: values['return-path'] ?? SETTINGS_KEYS['return-path'].default,
     natAddresses: values['nat-addresses'] ?? SETTINGS_KEYS['nat-addresses'].default,
+    ...cluster,
     node: {
       name: node.name ?? nodeKeys.name.default,
       number: node.number ?? nodeKeys.number.default,
       advertisedUdpPort: node['advertised-udp-port'] || udpPort,
+      address: node.address || cluster.listen.node,
     },
     usersFile: resolve(base, values['users-file'] ?? SETTINGS_KEYS['users-file'].default),
     packagesDir: absolute(base, values['packages-dir'] ?? SETTINGS_KEYS['packages-dir'].default),
@@ -203,6 +234,11 @@ const START_ONLY = {
   'return-path': 'returnPath',
   'nat-addresses': 'natAddresses',
   node: 'node',
+  redis: 'redis',
+  kafka: 'kafka',
+  pki: 'pki',
+  services: 'services',
+  listen: 'listen',
   'users-file': 'usersFile',
 } as const satisfies Record<string, keyof Settings>;
 

@@ -1,10 +1,11 @@
 import type { Grant } from '@sallyport/protocol';
+import type { ClusterSettings } from './settings-cluster.ts';
 
 /**
  * The configuration document as the services see it: parsed, with defaults, paths absolute.
  * Made by `settings-schema.ts` from one YAML file; see docs/configuration.md for keys, units, scopes and reload.
  */
-export interface Settings {
+export interface Settings extends ClusterSettings {
   /** Absolute path of the file it was read from. */
   file: string;
   /** Short hash of the document: shown by `show status`, metrics and events. */
@@ -23,7 +24,13 @@ export interface Settings {
   returnPath: 'nat' | 'none' | 'routed';
   /** With `nat`: addresses or FIRST-LAST to translate to, one per family at most; none = the address of the way out. */
   natAddresses: string[];
-  node: { name: string; number: number; advertisedUdpPort: number };
+  node: {
+    name: string;
+    number: number;
+    advertisedUdpPort: number;
+    /** Where other nodes reach the gRPC of this one. */
+    address: string;
+  };
 
   usersFile: string;
   /** Folder of client packages; '' = none: the "no update" path. */
@@ -100,4 +107,11 @@ export function scopesOf<P>(
     Array.from(all ?? [], ([name, policy]) => ({ path: [key, name], policy })),
   );
   return [{ path: [], policy: top }, ...scopes];
+}
+
+/** Fixed addresses of both families, whoever they are for. */
+export function fixedAddresses(settings: Settings): string[] {
+  return policyScopes(settings)
+    .flatMap(({ policy: { explicitIpv4 = '', explicitIpv6 = '' } }) => [explicitIpv4, explicitIpv6])
+    .filter((address) => address !== '');
 }

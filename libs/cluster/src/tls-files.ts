@@ -2,7 +2,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
-import type { TlsSettings } from './settings.ts';
+import type { Settings, TlsSettings } from './settings.ts';
 
 export interface TlsFiles {
   /** PEM chain and key, in the order of `server-cert`. */
@@ -40,6 +40,30 @@ export async function readTlsFiles(
     );
   }
   return reader.problems.length > 0 ? { problems: reader.problems } : { files: { pairs, ca, crl } };
+}
+
+/**
+ * Sentences about server certificates that load and that clients will not like, or not for long.
+ * @param now ms since 1970.
+ */
+export async function certificateWarnings(
+  { tls, vhosts }: Pick<Settings, 'tls' | 'vhosts'>,
+  now: number,
+): Promise<string[]> {
+  const all = [tls, ...Object.values(vhosts).map((vhost) => vhost.tls)];
+  const warnings: string[] = [];
+  for (const file of new Set(all.flatMap(({ certFiles }) => certFiles))) {
+    const pem = await readNamed(file);
+    if (typeof pem === 'string') continue;
+    const leaf = new X509Certificate(pem);
+    const [begins, ends] = [Date.parse(leaf.validFrom), Date.parse(leaf.validTo)];
+    const say = (text: string) => warnings.push(`server-cert ${file} ${text}`);
+    if (ends <= now) say(`has expired (${leaf.validTo}): clients refuse it`);
+    else if (begins > now) say(`is not valid before ${leaf.validFrom}: clients refuse it`);
+    else if (ends - now < EXPIRY_WARNING_MS) say(`expires soon (${leaf.validTo}): renew it`);
+    if (leaf.ca) say('begins with the certificate of a CA: the one of the gateway must come first');
+  }
+  return warnings;
 }
 
 class TlsFileReader {
@@ -118,4 +142,6 @@ function derToPem(der: Buffer): Buffer {
   return Buffer.from(`-----BEGIN X509 CRL-----\n${lines.join('\n')}\n-----END X509 CRL-----\n`);
 }
 
+/** 14 days. */
+export const EXPIRY_WARNING_MS = 14 * 24 * 3600 * 1000;
 const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;

@@ -19,6 +19,33 @@ export const CATALOG_WIRE = {
   loader: WIRE_LOADER,
 } as const;
 
+/** The same of a tunnel node. */
+export const NODE_WIRE = {
+  package: 'sallyport.node.v1',
+  service: 'NodeService',
+  protoPath: fileURLToPath(new URL('../proto/node.proto', import.meta.url)),
+  loader: WIRE_LOADER,
+} as const;
+
+/** Users as auth knows them. */
+export const ACCOUNT_WIRE = {
+  package: 'sallyport.account.v1',
+  service: 'AccountService',
+  protoPath: fileURLToPath(new URL('../proto/account.proto', import.meta.url)),
+  loader: WIRE_LOADER,
+} as const;
+
+/** Where a contract lies and what it is called. */
+export interface Wire {
+  package: string;
+  service: string;
+  protoPath: string;
+  loader: typeof WIRE_LOADER;
+}
+
+/** Details of UNAVAILABLE by which a service says that it lives and its store does not. */
+export const STORE_UNAVAILABLE = 'store-unavailable';
+
 /** Names of oneofs in our contracts: the loader adds a property of that name that says which member is set. */
 const ONEOF_NAMES: ReadonlySet<string> = new Set(['answer']);
 

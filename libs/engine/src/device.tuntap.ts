@@ -177,7 +177,7 @@ async function configureDevice(settings: TunSettings): Promise<void> {
   const pools = settings.pools.map(parseCidr).filter((pool) => pool !== undefined);
   const up = ['mtu', String(settings.mtuBytes), 'txqueuelen', String(DEVICE_QUEUE_PACKETS), 'up'];
   // No link-local address: nobody is there to hear its announcements.
-  await run('ip', ['link', 'set', 'dev', device, 'addrgenmode', 'none']);
+  await run('ip', ['link', 'set', 'dev', device, 'alias', DEVICE_ALIAS, 'addrgenmode', 'none']);
   await run('ip', ['link', 'set', 'dev', device, ...up]);
   for (const address of gatewayAddresses(pools)) {
     const length = address.includes(':') ? '128' : '32';
@@ -212,6 +212,8 @@ function isConstructor(value: unknown): value is new () => unknown {
   return typeof value === 'function';
 }
 
+/** By which a gateway knows the devices of others on its host. */
+export const DEVICE_ALIAS = 'sallyport';
 /** Our number in `ip route … proto`, so that we know our own routes. Not one of rtnetlink(7) or of a routing daemon. */
 export const ROUTE_PROTOCOL = 183;
 /** Largest IP packet. */

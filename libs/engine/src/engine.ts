@@ -39,7 +39,14 @@ export interface Attachment {
 }
 
 export type DropReason =
-  'malformed' | 'source' | 'no-route' | 'too-big' | 'queue-full' | 'device-full' | 'not-attached';
+  | 'malformed'
+  | 'source'
+  | 'no-route'
+  | 'redirect'
+  | 'too-big'
+  | 'queue-full'
+  | 'device-full'
+  | 'not-attached';
 
 export interface EngineStats {
   /** From clients to the device. */

@@ -27,6 +27,20 @@ inNamespace(import.meta.url, () => {
     assert.equal(udpPayload(await client6.next()), GATEWAY6);
   });
 
+  test('clients reach each other, and the kernel tells neither of a shorter way', async (t) => {
+    const engine = await createEngine({ engine: 'auto', device: 'sphost0', pools: CONTRACT_POOLS });
+    t.after(() => engine.close());
+    const host = await prepareHost({ ...settings(t), returnPath: 'none' });
+    t.after(() => host.close());
+    const [one, two] = IPV4.clients;
+    const sender = attach(engine, 1, one);
+    const receiver = attach(engine, 2, two);
+    engine.write(1, [udpPacket(one, two, text('hello'))]);
+    assert.equal(udpPayload(await receiver.next()), 'hello');
+    while (engine.stats().drops.redirect === 0) await new Promise((done) => setTimeout(done, 5));
+    assert.equal(sender.waiting, 0);
+  });
+
   test('with return-path none the host sees the address of the client', async (t) => {
     const behind = await hostBehind(t);
     const engine = await createEngine({ engine: 'auto', device: 'sphost0', pools: CONTRACT_POOLS });
@@ -89,6 +103,42 @@ inNamespace(import.meta.url, () => {
     await killedGateway(where.stateDir);
     assert.equal(await recoverHost(where.stateDir), true);
     assert.equal(picture(), before);
+  });
+
+  test('what a gateway left before a reboot is not put back: the settings are new ones', async (t) => {
+    const where = settings(t);
+    await killedGateway(where.stateDir);
+    const file = join(where.stateDir, 'host.json');
+    const changes: unknown = JSON.parse(readFileSync(file, 'utf8'));
+    writeFileSync(file, JSON.stringify({ ...Object(changes), boot: 'another' }));
+    nft('delete', 'table', 'inet', 'sallyport_sphost0');
+    t.after(() => {
+      for (const name of ['ipv4/ip_forward', 'ipv6/conf/all/forwarding'])
+        writeFileSync(`/proc/sys/net/${name}`, '0');
+    });
+    assert.equal(await recoverHost(where.stateDir), false);
+    assert.equal(existsSync(file), false);
+    assert.equal(sysctl('net/ipv4/ip_forward'), '1');
+  });
+
+  test('forwarding stays on while another gateway of this host needs it', async (t) => {
+    const one = await createEngine({ engine: 'auto', device: 'sphost0', pools: ['10.90.0.0/24'] });
+    t.after(() => one.close());
+    const first = await prepareHost({ ...settings(t), pools: ['10.90.0.0/24'] });
+    // One without a route, since nobody is connected.
+    const quiet = { engine: 'auto', device: 'sphost1', pools: ['10.91.0.0/24'], poolRoutes: false } as const;
+    const two = await createEngine(quiet);
+    t.after(async () => {
+      await two.close();
+      writeFileSync('/proc/sys/net/ipv4/ip_forward', '0');
+    });
+    const second = await prepareHost({
+      ...{ ...settings(t), device: 'sphost1', pools: ['10.91.0.0/24'], returnPath: 'routed' },
+    });
+    await first.close();
+    assert.equal(sysctl('net/ipv4/ip_forward'), '1');
+    assert.doesNotMatch(nft('list', 'ruleset'), /sallyport_sphost0/);
+    await second.close();
   });
 
   test('forwarding that was on stays on', async (t) => {

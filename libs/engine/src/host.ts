@@ -3,8 +3,9 @@ import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseCidr } from '@sallyport/protocol';
 import { CommandFailed, run } from './commands.ts';
-import { isRecord } from './ip-command.ts';
 import { Conntrack } from './conntrack.ts';
+import { DEVICE_ALIAS } from './device.tuntap.ts';
+import { devicesWithAlias, isRecord } from './ip-command.ts';
 import { natRanges, NAT_PATH, translationTable } from './return-path.nat.ts';
 import { RoutedPath } from './return-path.routed.ts';
 import { NO_RETURN_PATH, type ReturnPath } from './return-path.ts';
@@ -18,7 +19,7 @@ import { NO_RETURN_PATH, type ReturnPath } from './return-path.ts';
  * `return-path: routed` sets routes on the TUN device, which go with it (return-path.routed.ts).
  *
  * Every change is written to `host.json` in the state folder before it is made. `close` puts everything back; after a
- * kill the next start with the same state folder does so first.
+ * kill the next start with the same state folder does so first, unless the machine was started anew since.
  */
 export async function prepareHost(settings: HostSettings): Promise<Host> {
   const file = join(settings.stateDir, 'host.json');
@@ -32,6 +33,7 @@ export async function prepareHost(settings: HostSettings): Promise<Host> {
   );
   const changes: HostChanges = {
     v: 1,
+    boot: bootId(),
     table: settings.returnPath === 'nat' ? table : '',
     sysctls: formerValues(sysctls),
   };
@@ -45,7 +47,7 @@ export async function prepareHost(settings: HostSettings): Promise<Host> {
         freshTable(table, translationTable(table, settings.device, pools, ranges)),
       );
   } catch (error) {
-    await undo(file, changes);
+    await undo(file, changes, settings.device);
     throw error;
   }
   const returnPath = openReturnPath(settings);
@@ -53,7 +55,7 @@ export async function prepareHost(settings: HostSettings): Promise<Host> {
   return {
     warnings: await forwardWarnings(settings.device),
     returnPath,
-    close: () => (closing ??= returnPath.close().then(() => undo(file, changes))),
+    close: () => (closing ??= returnPath.close().then(() => undo(file, changes, settings.device))),
   };
 }
 
@@ -82,25 +84,37 @@ export interface Host {
 export async function recoverHost(stateDir: string): Promise<boolean> {
   const file = join(stateDir, 'host.json');
   const changes = await readChanges(file);
+  if (changes && changes.boot !== '' && changes.boot !== bootId()) {
+    // The kernel began anew since: its settings are the administrator's, and the table is gone.
+    await rm(file, { force: true });
+    return false;
+  }
   if (changes) await undo(file, changes);
   return changes !== undefined;
 }
 
 interface HostChanges {
   v: 1;
+  /** The run of the kernel that was changed; '' = not known. */
+  boot: string;
   /** '' = none. */
   table: string;
   /** Path under /proc/sys and its former value. */
   sysctls: [name: string, former: string][];
 }
 
-async function undo(file: string, changes: HostChanges): Promise<void> {
+/**
+ * Forwarding that another gateway needs stays on: it did not switch it on itself, so nobody else would keep it.
+ * @param own device of this gateway; absent = it is gone.
+ */
+async function undo(file: string, changes: HostChanges, own?: string): Promise<void> {
   // `add` first, so that a table that is gone is no error.
   if (changes.table !== '') {
     const { table } = changes;
     await run('nft', ['-f', '-'], `add table inet ${table}\ndelete table inet ${table}\n`);
   }
-  for (const [name, former] of changes.sysctls.toReversed()) {
+  const shared = changes.sysctls.length > 0 && (await otherGateways(own)) > 0;
+  for (const [name, former] of shared ? [] : changes.sysctls.toReversed()) {
     try {
       setSysctl(name, former);
     } catch (error) {
@@ -123,6 +137,14 @@ function wantedSysctls(device: string, ipv6: boolean): [name: string, value: str
     wanted.push(['net/ipv6/conf/all/forwarding', '1']);
   }
   return wanted.filter(([name, value]) => getSysctl(name) !== value);
+}
+
+async function otherGateways(own: string | undefined): Promise<number> {
+  return (await devicesWithAlias(DEVICE_ALIAS)).filter((device) => device !== own).length;
+}
+
+function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
 
 function formerValues(sysctls: readonly [name: string, value: string][]): [string, string][] {
@@ -245,7 +267,8 @@ function parseChanges(text: string): HostChanges | undefined {
       return undefined;
     sysctls.push([name, former]);
   }
-  return { v: 1, table: value['table'], sysctls };
+  const boot = typeof value['boot'] === 'string' ? value['boot'] : '';
+  return { v: 1, boot, table: value['table'], sysctls };
 }
 
 async function writeChanges(file: string, changes: HostChanges): Promise<void> {

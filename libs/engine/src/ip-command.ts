@@ -38,6 +38,11 @@ export async function hostRoutes(): Promise<HostRoute[]> {
   return found;
 }
 
+export async function devicesWithAlias(alias: string): Promise<string[]> {
+  const links = records(await ipJson(['link', 'show']));
+  return links.filter((link) => link['ifalias'] === alias).map((link) => text(link['ifname']));
+}
+
 /**
  * Runs lines of `ip -batch`; one that fails does not keep the others from running.
  * @param lines without the word `ip`.

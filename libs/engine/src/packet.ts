@@ -106,6 +106,17 @@ function tooBig6(packet: Uint8Array, mtuBytes: number): Uint8Array | undefined {
   return out;
 }
 
+/**
+ * An ICMP or ICMPv6 redirect. The kernel sends them when clients talk to each other, because the packets leave by the
+ * device that they came by; in a tunnel there is no other way (RFC 792, RFC 4861 §4.5).
+ */
+export function isRedirect(packet: Uint8Array, version: 4 | 6): boolean {
+  if (version === 6) return packet[6] === ICMP6 && packet[40] === REDIRECT6;
+  const isFirstFragment = (u16(packet, 6) & OFFSET_MASK) === 0;
+  const at = ((packet[0] ?? 0) & 0x0f) * 4;
+  return packet[9] === ICMP && isFirstFragment && packet[at] === REDIRECT4;
+}
+
 /** RFC 1071. */
 export function checksum(bytes: Uint8Array): number {
   let sum = 0;
@@ -126,6 +137,8 @@ const MORE_FRAGMENTS = 0x2000;
 const OFFSET_MASK = 0x1fff;
 const ICMP = 1;
 const ICMP6 = 58;
+const REDIRECT4 = 5;
+const REDIRECT6 = 137;
 /** ICMP types that are not errors: echo, timestamp. */
 const ICMP_QUERIES = new Set([0, 8, 13, 14]);
 /** The whole answer stays within 576 (RFC 1812 §4.3.2.3) and 1280 bytes (RFC 4443 §3.2). */

@@ -121,6 +121,31 @@ test('answers no ICMP error with an error, and not more than the budget in a sec
   assert.ok(answers > 0 && answers <= ERRORS_PER_SECOND);
 });
 
+test('keeps redirects from clients, and lets other ICMP and later fragments pass', () => {
+  const { engine, device } = memoryEngine();
+  const client4 = attach(engine, 1, IPV4.clients[0]);
+  const client6 = attach(engine, 2, IPV6.clients[0]);
+  const icmp = (net: typeof IPV4 | typeof IPV6, type: number, offset = 0): Uint8Array => {
+    const packet = udpPacket(net.stranger, net.clients[0], new Uint8Array(40));
+    if (net === IPV4) {
+      packet[9] = 1;
+      packet[20] = type;
+      put16(packet, 6, offset);
+    } else {
+      packet[6] = 58;
+      packet[40] = type;
+    }
+    return packet;
+  };
+  device.inject(icmp(IPV4, 5));
+  device.inject(icmp(IPV6, 137));
+  assert.deepEqual([client4.waiting, client6.waiting, engine.stats().drops.redirect], [0, 0, 2]);
+  device.inject(icmp(IPV4, 5, 100));
+  device.inject(icmp(IPV4, 3));
+  device.inject(icmp(IPV6, 1));
+  assert.deepEqual([client4.waiting, client6.waiting], [2, 1]);
+});
+
 test('the native engine is refused as not built yet', async () => {
   const settings = { engine: 'native', device: 'vpns0', pools: [] } as const;
   await assert.rejects(createEngine(settings), { message: NATIVE_MISSING });

@@ -1,5 +1,5 @@
 import type { Attachment, Capability, DropReason, Engine, EngineStats } from './engine.ts';
-import { fragmentIpv4, packetTooBig, soundVersion } from './packet.ts';
+import { fragmentIpv4, isRedirect, packetTooBig, soundVersion } from './packet.ts';
 import { Routes } from './routes.ts';
 
 /**
@@ -20,6 +20,7 @@ export class PortableEngine implements Engine {
     malformed: 0,
     source: 0,
     'no-route': 0,
+    redirect: 0,
     'too-big': 0,
     'queue-full': 0,
     'device-full': 0,
@@ -95,6 +96,7 @@ export class PortableEngine implements Engine {
     }
     const attachment = version === 4 ? this.#routes.find4(packet, 16) : this.#routes.find6(packet, 24);
     if (!attachment) this.#drops['no-route'] += 1;
+    else if (isRedirect(packet, version)) this.#drops.redirect += 1;
     else if (packet.length > attachment.mtuBytes) this.#tooBig(attachment, packet, version);
     else this.#deliver(attachment, [packet]);
   }

@@ -37,10 +37,11 @@ export class Channel {
     unknownPackets: 0,
   };
 
-  constructor(settings: ChannelSettings, now: number) {
+  /** @param activeAt of the channels before in this session: a new connection alone is no activity. */
+  constructor(settings: ChannelSettings, now: number, activeAt = now) {
     this.#settings = settings;
     this.#heardAt = now;
-    this.#activeAt = now;
+    this.#activeAt = activeAt;
     this.#sessionEndsAt =
       settings.sessionRemainingSeconds > 0 ? now + settings.sessionRemainingSeconds * 1000 : Infinity;
   }

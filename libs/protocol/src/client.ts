@@ -25,6 +25,8 @@ export interface Quirks {
   needsIpv6Route: boolean;
   /** Header that announces an IPv6 name server. */
   dnsIpv6Header: 'X-CSTP-DNS' | 'X-CSTP-DNS-IP6';
+  /** Shows `X-CSTP-Banner`, and not the banner of the success document. */
+  bannerHeader: boolean;
   /** Takes `X-CSTP-Post-Auth-XML`. */
   postAuthXml: boolean;
 }
@@ -96,6 +98,7 @@ const PERMISSIVE: Quirks = {
   ipv6: true,
   needsIpv6Route: false,
   dnsIpv6Header: 'X-CSTP-DNS',
+  bannerHeader: false,
   postAuthXml: false,
 };
 const CISCO: Quirks = {
@@ -106,8 +109,8 @@ const CISCO: Quirks = {
 
 /** What needs another answer (what is good for all is done for all: docs/protocol.md §12.2). */
 const QUIRKS: Record<ClientFamily, Quirks> = {
-  openconnect: { ...PERMISSIVE, postAuthXml: true },
-  'openconnect-old': { ...PERMISSIVE, bareAuth: true, ipv6: false },
+  openconnect: { ...PERMISSIVE, bannerHeader: true, postAuthXml: true },
+  'openconnect-old': { ...PERMISSIVE, bannerHeader: true, bareAuth: true, ipv6: false },
   anyconnect: CISCO,
   'anyconnect-ios': { ...CISCO, needsIpv6Route: true, postAuthXml: false },
   'secure-client': CISCO,

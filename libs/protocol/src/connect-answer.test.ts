@@ -148,6 +148,21 @@ test('nothing is compressed and no DTLS is offered', () => {
   assert.doesNotMatch(connectAnswer(ANSWER), /Encoding|X-DTLS/);
 });
 
+test('openconnect gets the banner on one line; Cisco’s clients show that of the success document', () => {
+  const grant = { ...GRANT, banner: 'Grüße.\n  Be good.\r\nX-Evil: 1\u0007\u0085' };
+  const banner = (agent: string) =>
+    lines({ ...ANSWER, grant, client: client(agent) }).filter((line) => /banner|evil/i.test(line));
+  assert.deepEqual(banner('Open AnyConnect VPN Agent v9.01'), [
+    'X-CSTP-Banner: Gr\u00c3\u00bc\u00c3\u009fe. Be good. X-Evil: 1',
+  ]);
+  for (const agent of ['AnyConnect Windows 4.10.07061', 'AnyConnect Linux_64 5.1.2', 'Something else'])
+    assert.deepEqual(banner(agent), []);
+  assert.doesNotMatch(
+    connectAnswer({ ...ANSWER, client: client('Open AnyConnect VPN Agent v9.01') }),
+    /Banner/,
+  );
+});
+
 test('no value can end a line or begin another (V25)', () => {
   const evil = 'a\r\nX-Evil: 1\n\0é\tb';
   const grant = {

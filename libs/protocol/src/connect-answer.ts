@@ -1,3 +1,4 @@
+import { decodeLatin1, encodeUtf8 } from './bytes.ts';
 import type { Client } from './client.ts';
 import type { Grant } from './grant.ts';
 import {
@@ -44,7 +45,7 @@ export interface ChannelTimers {
 }
 
 /**
- * The complete head of the answer, empty line included: the next byte is CSTP. With hundreds of routes it is longer than
+ * The complete head of the answer, one character a byte, empty line included: the next byte is CSTP. With hundreds of routes it is longer than
  * one TLS record.
  * Names are spelled as openconnect compares them. Nothing in the input can end a line.
  */
@@ -57,6 +58,8 @@ export function connectAnswer(answer: ConnectAnswer): string {
   addRoutes(lines, answer);
   addTimeouts(lines, answer);
   addConstants(lines);
+  if (answer.client.quirks.bannerHeader && answer.grant.banner !== '')
+    lines.addText('X-CSTP-Banner', answer.grant.banner);
   lines.add('X-CSTP-Client-Bypass-Protocol', String(answer.grant.clientBypassProtocol));
   lines.add('X-CSTP-Base-MTU', String(answer.baseMtuBytes));
   lines.add('X-CSTP-MTU', String(answer.mtuBytes));
@@ -165,6 +168,13 @@ class HeaderLines {
   /** Printable ASCII only: what is not is left out. A line that is too long for clients is left out as a whole. */
   add(name: string, value: string): void {
     const line = `${name}: ${value.replace(/[^\x20-\x7e]/g, '').trim()}`;
+    if (line.length <= MAX_HEADER_LINE) this.#lines.push(line);
+  }
+
+  /** Text for people, in UTF-8: without control characters, a new line is a blank. */
+  addText(name: string, value: string): void {
+    const text = value.replace(/\s*\n\s*/g, ' ').replace(/[\p{Cc}\u2028\u2029]/gu, '');
+    const line = `${name}: ${decodeLatin1(encodeUtf8(text.trim()))}`;
     if (line.length <= MAX_HEADER_LINE) this.#lines.push(line);
   }
 

@@ -40,6 +40,8 @@ export const REASONS = {
   'connect-rate': 'Too many connection attempts.',
   'not-ready': 'The gateway is starting.',
   'store-unavailable': 'The session store cannot be reached.',
+  draining: 'This node takes no new logins. Try again.',
+  'service-unavailable': 'The gateway cannot do this now. Try again later.',
 
   // Ends of sessions and tunnels
   superseded: 'The session was continued on another connection.',

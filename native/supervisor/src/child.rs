@@ -32,11 +32,12 @@ pub fn start(plan: &Plan) -> nix::Result<Started> {
         ForkResult::Parent { child } => Ok(Started { pid: child, pipe }),
         ForkResult::Child => {
             let error = become_program(plan, childs_end.as_fd(), supervisor).unwrap_err();
-            eprintln!(
-                "sallyport-supervisor: cannot run {}: {}",
+            let line = format!(
+                "sallyport-supervisor: cannot run {}: {}\n",
                 plan.command[0],
                 error.desc()
             );
+            let _ = std::io::stderr().write_all(line.as_bytes());
             // SAFETY: ends the child without the parent's clean-up.
             unsafe { libc::_exit(CANNOT_RUN_EXIT) }
         }

@@ -1,19 +1,37 @@
 import { Controller, Inject } from '@nestjs/common';
-import { GrpcMethod } from '@nestjs/microservices';
+import { GrpcMethod, RpcException } from '@nestjs/microservices';
 import { Observable } from 'rxjs';
 import type { Log } from '@sallyport/chassis';
-import type { EventLog, Fact, NodeService, Session, Sessions, TunnelInfo } from '@sallyport/cluster';
-import type { AccountOrder, Accounts, Lifecycle } from './ports.ts';
+import {
+  accountOrder,
+  isAlive,
+  type Accounts,
+  type EventLog,
+  type ExplainPolicy,
+  type Fact,
+  type Nodes,
+  type NodeService,
+  type Occurrence,
+  type Session,
+  type Sessions,
+  type TunnelInfo,
+} from '@sallyport/cluster';
+import { reasonText } from '@sallyport/protocol';
+import type { Lifecycle } from './ports.ts';
 import type { Tally } from './tally.ts';
-import { eventMessage, PAGE_SIZE, sessionMessage, tunnelMessage } from './wire.ts';
+import { eventMessage, nodeMessage, PAGE_SIZE, sessionMessage, tunnelMessage } from './wire.ts';
 import type * as wire from './wire.ts';
 
 /** What the admin service stands on. */
 export interface AdminParts {
-  sessions: Pick<Sessions, 'list' | 'findByPrefix' | 'get' | 'end' | 'endOfUser'>;
+  sessions: Pick<Sessions, 'list' | 'findByPrefix' | 'get' | 'end' | 'endOfUser' | 'pools'>;
+  /** Of the whole cluster. */
   node: NodeService;
+  nodes: Nodes;
   events: EventLog;
-  accounts: Accounts;
+  /** The last failed and the last good login of a user, of the whole cluster; absent = those of `events`. */
+  lastLogins?: ((user: string) => Promise<Occurrence[]>) | undefined;
+  accounts: Accounts & { explain: ExplainPolicy };
   lifecycle: Lifecycle;
   tally: Tally;
   log: Log;
@@ -36,7 +54,9 @@ export class AdminController {
   async status(): Promise<wire.StatusResponse> {
     const { lifecycle, node, tally } = this.#parts;
     const { state, version, revision, startedAt, node: name } = lifecycle.status();
-    const mtus = (await node.tunnels()).map((tunnel) => tunnel.mtuBytes);
+    const tunnels = await node.tunnels();
+    const live = await this.#liveBytes(tunnels);
+    const mtus = tunnels.map((tunnel) => tunnel.mtuBytes);
     return {
       state,
       version,
@@ -53,8 +73,8 @@ export class AdminController {
       closedErrorSessions: String(tally.closedErrorSessions),
       averageSessionSeconds: String(tally.averageSessionSeconds),
       maxSessionSeconds: String(tally.maxSessionSeconds),
-      rxBytes: String(tally.rxBytes),
-      txBytes: String(tally.txBytes),
+      rxBytes: String(tally.rxBytes + live.rx),
+      txBytes: String(tally.txBytes + live.tx),
       // Not Math.min(...mtus): ten thousand arguments are many.
       minMtuBytes: mtus.reduce((least, mtu) => (least === 0 ? mtu : Math.min(least, mtu)), 0),
       maxMtuBytes: mtus.reduce((most, mtu) => Math.max(most, mtu), 0),
@@ -62,12 +82,14 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'ListTunnels')
-  listTunnels({ user, tunnelId }: wire.ListTunnelsRequest): Observable<wire.ListTunnelsResponse> {
+  listTunnels({ user, tunnelId, node }: wire.ListTunnelsRequest): Observable<wire.ListTunnelsResponse> {
     const asked = async () =>
       (await this.#parts.node.tunnels())
         .filter(
           (tunnel) =>
-            (user === '' || tunnel.user === user) && (tunnelId === 0 || tunnel.tunnelId === tunnelId),
+            (user === '' || tunnel.user === user) &&
+            (tunnelId === 0 || tunnel.tunnelId === tunnelId) &&
+            (node === '' || tunnel.node === node),
         )
         .map(tunnelMessage);
     return pages(asked, (tunnels) => ({ tunnels }));
@@ -98,9 +120,10 @@ export class AdminController {
 
   @GrpcMethod('AdminService', 'Disconnect')
   async disconnect(target: wire.Target): Promise<wire.TargetResponse> {
-    const ids = (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
+    const tunnels = await this.#tunnelsOf(target);
+    const ids = tunnels.map((tunnel) => tunnel.sessionId);
     const count = ids.length === 0 ? 0 : await this.#parts.node.disconnect(ids, 'server-disconnect');
-    this.#changed('disconnect', subjectOf(target), count);
+    this.#changed('disconnect', subjectOf(target, tunnels), count);
     return { count };
   }
 
@@ -108,15 +131,16 @@ export class AdminController {
   async terminate(target: wire.Target): Promise<wire.TargetResponse> {
     const { sessions } = this.#parts;
     let count = 0;
+    let meant: { id: string; user: string }[] = [];
     if (target.target === 'user') count = await sessions.endOfUser(target.user ?? '', 'terminated');
     else {
-      const ids =
+      meant =
         target.target === 'sessionId'
-          ? (await this.#sessionsNamed(target.sessionId ?? '', true)).map((session) => session.id)
-          : (await this.#tunnelsOf(target)).map((tunnel) => tunnel.sessionId);
-      for (const id of ids) if (await sessions.end(id, 'terminated')) count++;
+          ? await this.#sessionsNamed(target.sessionId ?? '', true)
+          : (await this.#tunnelsOf(target)).map(({ sessionId: id, user }) => ({ id, user }));
+      for (const { id } of meant) if (await sessions.end(id, 'terminated')) count++;
     }
-    this.#changed('terminate', subjectOf(target), count);
+    this.#changed('terminate', subjectOf(target, meant), count);
     return { count };
   }
 
@@ -134,14 +158,14 @@ export class AdminController {
   }
 
   @GrpcMethod('AdminService', 'ListAccounts')
-  listAccounts(): wire.ListAccountsResponse {
-    const accounts = this.#parts.accounts.list();
+  async listAccounts(): Promise<wire.ListAccountsResponse> {
+    const accounts = await this.#parts.accounts.list();
     return { accounts: accounts.map(({ name, groups, locked }) => ({ name, groups: [...groups], locked })) };
   }
 
   @GrpcMethod('AdminService', 'ChangeAccount')
   async changeAccount(request: wire.ChangeAccountRequest): Promise<wire.ChangeAccountResponse> {
-    const order = orderOf(request);
+    const order = accountOrder(request);
     if (!order) return { problem: 'the verb is none of add, passwd, lock, unlock, delete' };
     try {
       await this.#parts.accounts.apply(order);
@@ -150,6 +174,51 @@ export class AdminController {
     }
     this.#changed(`user-${order.verb}`, order.name, 1);
     return { problem: '' };
+  }
+
+  @GrpcMethod('AdminService', 'ListNodes')
+  async listNodes(): Promise<wire.ListNodesResponse> {
+    const { nodes, now } = this.#parts;
+    return { nodes: (await nodes.list()).map((node) => nodeMessage(node, isAlive(node, now()))) };
+  }
+
+  @GrpcMethod('AdminService', 'Drain')
+  async drain({ node, drain }: wire.DrainRequest): Promise<wire.DrainResponse> {
+    const found = await this.#parts.nodes.drain(node, drain);
+    this.#changed(drain ? 'drain' : 'undrain', `node ${node}`, found ? 1 : 0);
+    return { found };
+  }
+
+  @GrpcMethod('AdminService', 'ListPools')
+  async listPools(): Promise<wire.ListPoolsResponse> {
+    const pools = await this.#parts.sessions.pools();
+    return { pools: pools.map(({ size, ...pool }) => ({ ...pool, size: String(size) })) };
+  }
+
+  @GrpcMethod('AdminService', 'ExplainUser')
+  async explainUser({ user, profile }: wire.ExplainUserRequest): Promise<wire.ExplainUserResponse> {
+    const { accounts, events, lastLogins } = this.#parts;
+    const explained = await accounts.explain(user, profile);
+    const facts = lastLogins ? await lastLogins(user) : events.recent(FACTS_SEARCHED).reverse();
+    const failed = facts.find((fact) => fact.type === 'auth.failed' && fact.user === user);
+    const succeeded = facts.find((fact) => fact.type === 'auth.succeeded' && fact.user === user);
+    const failure =
+      failed?.type === 'auth.failed'
+        ? { ...failed, at: String(failed.at), text: reasonText(failed.reason) }
+        : null;
+    return { ...explained, failure, succeededAt: String(succeeded?.at ?? 0) };
+  }
+
+  /** Of sessions that have not ended: what the table has of them, and what their tunnels have counted since. */
+  async #liveBytes(tunnels: readonly TunnelInfo[]): Promise<{ rx: bigint; tx: bigint }> {
+    const bySession = new Map(tunnels.map((tunnel) => [tunnel.sessionId, tunnel]));
+    let [rx, tx] = [0n, 0n];
+    for (const session of await this.#parts.sessions.list()) {
+      const tunnel = bySession.get(session.id);
+      rx += session.rxBytes + since(session.tunnelRxBytes, tunnel?.rxBytes);
+      tx += session.txBytes + since(session.tunnelTxBytes, tunnel?.txBytes);
+    }
+    return { rx, tx };
   }
 
   async #described(fact: Fact): Promise<wire.AdminEvent> {
@@ -170,7 +239,19 @@ export class AdminController {
   async #tunnelsOf(target: wire.Target): Promise<TunnelInfo[]> {
     const tunnels = await this.#parts.node.tunnels();
     if (target.target === 'user') return tunnels.filter((tunnel) => tunnel.user === target.user);
-    if (target.target === 'tunnelId') return tunnels.filter((tunnel) => tunnel.tunnelId === target.tunnelId);
+    if (target.target === 'tunnelId') {
+      const { tunnelId, node = '' } = target;
+      const found = tunnels.filter(
+        (tunnel) => tunnel.tunnelId === tunnelId && (node === '' || tunnel.node === node),
+      );
+      // Numbers are unique on one node only, and ending the wrong one cannot be undone.
+      if (found.length > 1)
+        throw new RpcException({
+          code: FAILED_PRECONDITION,
+          message: `${found.map((tunnel) => `${tunnel.node}/${tunnelId}`).join(' and ')} have this id, say which`,
+        });
+      return found;
+    }
     const ids = new Set(
       (await this.#sessionsNamed(target.sessionId ?? '', true)).map((session) => session.id),
     );
@@ -182,6 +263,10 @@ export class AdminController {
     this.#parts.events.append([{ v: 1, at: this.#parts.now(), type: 'admin.changed', verb, subject }]);
     this.#parts.log.info({ verb, count }, 'changed by an administrator');
   }
+}
+
+function since(told: bigint, counted: number | undefined): bigint {
+  return counted === undefined || BigInt(counted) < told ? 0n : BigInt(counted) - told;
 }
 
 function pages<T, P>(list: () => Promise<T[]>, page: (items: T[]) => P): Observable<P> {
@@ -197,18 +282,18 @@ function pages<T, P>(list: () => Promise<T[]>, page: (items: T[]) => P): Observa
   });
 }
 
-function subjectOf(target: wire.Target): string {
+/** An audit wants the user, however the administrator named him. */
+function subjectOf(target: wire.Target, meant: readonly { user: string }[]): string {
   if (target.target === 'user') return `user ${target.user ?? ''}`;
-  if (target.target === 'tunnelId') return `id ${target.tunnelId ?? 0}`;
-  return `session ${target.sessionId ?? ''}`;
+  const users = [...new Set(meant.map(({ user }) => user))].join(', ');
+  if (target.target === 'tunnelId')
+    return `id ${target.node ? `${target.node}/` : ''}${target.tunnelId ?? 0} of user ${users}`;
+  return `session ${target.sessionId ?? ''} of user ${users}`;
 }
 
-function orderOf({ verb, name, groups, password }: wire.ChangeAccountRequest): AccountOrder | undefined {
-  if (verb === 'add') return { verb, name, groups, password };
-  if (verb === 'passwd') return { verb, name, password };
-  if (verb === 'lock' || verb === 'unlock' || verb === 'delete') return { verb, name };
-  return undefined;
-}
-
+/** gRPC status code. */
+const FAILED_PRECONDITION = 9;
+/** Of the last facts, in which a login of one user is looked for. */
+const FACTS_SEARCHED = 10_000;
 /** What `show sessions` prints of an id. */
 export const SHORT_ID_LENGTH = 6;

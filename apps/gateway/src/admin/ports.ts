@@ -1,5 +1,7 @@
 import type { Micros } from '@sallyport/cluster';
 
+export type { Account, AccountOrder, Accounts } from '@sallyport/cluster';
+
 /** What the admin service asks of the process it runs in. */
 export interface Lifecycle {
   status(): GatewayStatus;
@@ -25,22 +27,8 @@ export interface ReloadResult {
   waiting: string[];
   /** `FILE:LINE: message`. */
   errors: string[];
+  /** Files other than the configuration itself that have changed and are in use now. */
+  files: string[];
+  /** What loads and will not please clients. */
+  warnings: string[];
 }
-
-/** The users-file as the running gateway has it. */
-export interface Accounts {
-  list(): readonly Account[];
-  /** File first, then logins, then sessions. Rejects with an Error whose message is for the operator. */
-  apply(order: AccountOrder): Promise<void>;
-}
-
-export interface Account {
-  name: string;
-  groups: readonly string[];
-  locked: boolean;
-}
-
-export type AccountOrder =
-  | { verb: 'add'; name: string; groups: readonly string[]; password: string }
-  | { verb: 'passwd'; name: string; password: string }
-  | { verb: 'lock' | 'unlock' | 'delete'; name: string };

@@ -2,7 +2,7 @@
  * The messages of libs/cluster/proto/admin.proto as JavaScript sees them, and what they are made from.
  * Of 64-bit numbers the wire carries decimal text (`longs: String`): both sides read them with BigInt or Number.
  */
-import type { Fact, Session, TunnelInfo } from '@sallyport/cluster';
+import type { Fact, NodeRecord, PolicyExplained, Session, TunnelInfo } from '@sallyport/cluster';
 
 /** How both sides load the contract. */
 export const PROTO_OPTIONS = {
@@ -41,6 +41,7 @@ export interface StatusResponse {
 export interface ListTunnelsRequest {
   user: string;
   tunnelId: number;
+  node: string;
 }
 
 export type Tunnel = Omit<
@@ -108,6 +109,63 @@ export interface Target {
   user?: string;
   tunnelId?: number;
   sessionId?: string;
+  /** Whose tunnelId it is. */
+  node?: string;
+}
+
+export interface NodeEntry {
+  name: string;
+  number: number;
+  state: string;
+  address: string;
+  version: string;
+  tunnels: number;
+  beatAt: string;
+  incarnation: string;
+}
+
+export interface ListNodesResponse {
+  nodes: NodeEntry[];
+}
+
+export interface DrainRequest {
+  node: string;
+  drain: boolean;
+}
+
+export interface DrainResponse {
+  found: boolean;
+}
+
+export interface PoolEntry {
+  pool: string;
+  family: string;
+  size: string;
+  used: number;
+}
+
+export interface ListPoolsResponse {
+  pools: PoolEntry[];
+}
+
+export interface ExplainUserRequest {
+  user: string;
+  profile: string;
+}
+
+export type ExplainUserResponse = Omit<PolicyExplained, 'refused'> & {
+  refused: string;
+  failure: LoginFailure | null;
+  succeededAt: string;
+};
+
+export interface LoginFailure {
+  at: string;
+  reason: string;
+  text: string;
+  profile: string;
+  method: string;
+  address: string;
 }
 
 export interface TargetResponse {
@@ -119,6 +177,8 @@ export interface ReloadResponse {
   revision: string;
   waiting: string[];
   errors: string[];
+  files: string[];
+  warnings: string[];
 }
 
 export interface AccountEntry {
@@ -149,6 +209,15 @@ export function tunnelMessage({ epoch: _epoch, ...tunnel }: TunnelInfo): Tunnel 
     txBytes: String(tunnel.txBytes),
     connectedAt: String(tunnel.connectedAt),
     sessionStartedAt: String(tunnel.sessionStartedAt),
+  };
+}
+
+export function nodeMessage(node: NodeRecord, alive: boolean): NodeEntry {
+  const { name, number, address, version, tunnels, incarnation, drain } = node;
+  return {
+    ...{ name, number, address, version, tunnels, incarnation },
+    state: alive ? (drain ? 'draining' : 'online') : 'silent',
+    beatAt: String(node.beatAt),
   };
 }
 
@@ -209,6 +278,7 @@ function detailOf(fact: Fact): string {
       return [fact.revision, fact.detail].filter((text) => text !== '').join(' ');
     case 'admin.changed':
       return `${fact.verb} ${fact.subject}`;
+    case 'connect.refused':
     case 'started':
     case 'parked':
     case 'stats':

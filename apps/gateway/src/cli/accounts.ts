@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { StartError } from '@sallyport/chassis';
-import { parseSettings } from '@sallyport/cluster';
+import { accountRequest, parseSettings } from '@sallyport/cluster';
 import { readFile } from 'node:fs/promises';
 import type { Account, AccountOrder } from '../admin/ports.ts';
 import { AdminClient, socketProblem } from './admin-client.ts';
@@ -34,12 +34,7 @@ function throughGateway(socket: string): ReachedAccounts {
     list: () => ask(async (client) => (await client.listAccounts()).accounts),
     apply: (order) =>
       ask(async (client) => {
-        const { problem } = await client.changeAccount({
-          verb: order.verb,
-          name: order.name,
-          groups: 'groups' in order ? [...order.groups] : [],
-          password: 'password' in order ? order.password : '',
-        });
+        const { problem } = await client.changeAccount(accountRequest(order));
         if (problem) throw new StartError(problem);
       }),
   };

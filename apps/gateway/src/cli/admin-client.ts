@@ -28,6 +28,10 @@ interface Calls {
   stop: [object, object];
   listAccounts: [object, wire.ListAccountsResponse];
   changeAccount: [wire.ChangeAccountRequest, wire.ChangeAccountResponse];
+  listNodes: [object, wire.ListNodesResponse];
+  drain: [wire.DrainRequest, wire.DrainResponse];
+  listPools: [object, wire.ListPoolsResponse];
+  explainUser: [wire.ExplainUserRequest, wire.ExplainUserResponse];
 }
 
 interface Streams {
@@ -69,13 +73,23 @@ export class AdminClient {
   changeAccount = (request: wire.ChangeAccountRequest): Promise<wire.ChangeAccountResponse> =>
     this.#call('changeAccount', request);
 
+  nodes = async (): Promise<wire.NodeEntry[]> => (await this.#call('listNodes', {})).nodes;
+  drain = (request: wire.DrainRequest): Promise<wire.DrainResponse> => this.#call('drain', request);
+  pools = async (): Promise<wire.PoolEntry[]> => (await this.#call('listPools', {})).pools;
+  explainUser = (request: wire.ExplainUserRequest): Promise<wire.ExplainUserResponse> =>
+    this.#call('explainUser', request);
+
   async stop(): Promise<void> {
     await this.#call('stop', {});
   }
 
   async tunnels(request: Partial<wire.ListTunnelsRequest> = {}): Promise<wire.Tunnel[]> {
     const all: wire.Tunnel[] = [];
-    const stream = this.#stub.listTunnels({ user: '', tunnelId: 0, ...request }, new Metadata(), deadline());
+    const stream = this.#stub.listTunnels(
+      { user: '', tunnelId: 0, node: '', ...request },
+      new Metadata(),
+      deadline(),
+    );
     for await (const page of messages(stream)) all.push(...page.tunnels);
     return all;
   }
@@ -136,7 +150,7 @@ function sentence(error: unknown): StartError {
     return new StartError('The gateway went away before it answered.', { cause: error });
   if (code === status.DEADLINE_EXCEEDED)
     return new StartError('The gateway did not answer in time: look at its log.', { cause: error });
-  const text = error instanceof Error ? error.message : String(error);
+  const text = error instanceof Error ? error.message.replace(/^\d+ [A-Z_]+: /, '') : String(error);
   return new StartError(`The gateway could not do it (${text}): look at its log.`, { cause: error });
 }
 

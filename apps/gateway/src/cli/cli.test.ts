@@ -10,6 +10,7 @@ import {
   DEFAULT_GRANT,
   forGrantFields,
   MemoryEventLog,
+  MemoryNodes,
   MemorySessions,
   hashToken,
   newToken,
@@ -22,6 +23,7 @@ import type { Account, AccountOrder, ReloadResult } from '../admin/ports.ts';
 import { Tally } from '../admin/tally.ts';
 import { AdminClient } from './admin-client.ts';
 import { columns, duration, bytes } from './occtl-form.ts';
+import { SESSION_KEYS, STATUS_KEYS, TUNNEL_KEYS } from './occtl-keys.fake.ts';
 import { sallyportProgram } from './program.ts';
 
 // Every verb through a real AdminService on a real Unix socket; behind it a real session table and a node in memory.
@@ -43,9 +45,10 @@ const world = {
   socket: '',
   node: new FakeNode(),
   events: new MemoryEventLog(),
+  nodes: new MemoryNodes(() => BigInt(NOW) * 1000n),
   accounts: new Map<string, Account>(),
   orders: [] as AccountOrder[],
-  reload: { applied: true, revision: 'r2', waiting: [], errors: [] } as ReloadResult,
+  reload: { applied: true, revision: 'r2', waiting: [], errors: [], files: [], warnings: [] } as ReloadResult,
   stopped: false,
 };
 let sessions: MemorySessions;
@@ -152,6 +155,8 @@ test('show user and show id find theirs only, and say when there is none', async
   assert.deepEqual(idsOf((await run('-j', 'show', 'user', 'alice')).json), [7, 8]);
   assert.deepEqual(idsOf((await run('-j', 'show', 'id', '9')).json), [9]);
   assert.match((await run('show', 'id', '9')).text, /^ {2}ID: 9\n {2}Username: bob\n/);
+  world.node.list = [tunnel(9, 'bob', { routes: [] })];
+  assert.match((await run('show', 'id', '9')).text, /^ {2}Routes: default \(everything\)$/m);
   for (const [args, message] of [
     [['user', 'carol'], /User carol has no tunnel/],
     [['id', '1'], /no tunnel with the id 1/],
@@ -187,8 +192,11 @@ test('show status has the keys of occtl and counts what happened', async () => {
       reason: 'login-failed',
     },
   ]);
-  world.node.list = [tunnel(7, 'alice'), tunnel(8, 'bob', { mtuBytes: 1300 })];
+  const before = field((await run('-j', 'show', 'status')).json, 'raw_rx');
+  const up = await createSession('dora');
+  world.node.list = [tunnel(7, 'dora', { sessionId: up.id }), tunnel(8, 'bob', { mtuBytes: 1300 })];
   const { json } = await run('-j', 'show', 'status');
+  assert.equal(field(json, 'raw_rx'), Number(before) + 17_823, 'a tunnel that is up counts');
   assert.ok(typeof json === 'object' && json !== null);
   assert.deepEqual(Object.keys(json), STATUS_KEYS);
   assert.deepEqual(
@@ -228,7 +236,8 @@ test('sessions are listed, found by the beginning of their id, and terminated', 
   assert.equal((await sessions.get(session.id))?.state, 'authed');
   assert.equal((await run('terminate', 'session', short)).code, 0);
   assert.equal((await sessions.get(session.id))?.endReason, 'terminated');
-  assert.equal((await run('terminate', 'session', short)).code, 1);
+  const again = await run('terminate', 'session', short);
+  assert.deepEqual([again.code, again.error], [1, `There is no session ${short}.`]);
 });
 
 test('disconnect closes tunnels and keeps sessions; terminate by user or id ends them', async () => {
@@ -274,6 +283,16 @@ test('events come as lines, with what administrators did', async () => {
   );
 });
 
+test('an event of an administrator names the user, also when he was named by an id', async () => {
+  const session = await createSession('heidi');
+  world.node.list = [tunnel(7, 'heidi', { sessionId: session.id })];
+  await run('disconnect', 'id', '7');
+  await run('terminate', 'session', session.id.slice(0, 8));
+  const { text } = await run('show', 'events', '--last', '3', '--once');
+  assert.match(text, /admin\.changed +disconnect id 7 of user heidi\n/);
+  assert.match(text, /admin\.changed +terminate session \S{8} of user heidi\n/);
+});
+
 test('events are followed until the gateway goes away, which is one sentence', async () => {
   const socket = join(world.folder, 'second.sock');
   const second = await serveAdmin(parts(), socket);
@@ -295,10 +314,22 @@ test('events are followed until the gateway goes away, which is one sentence', a
 });
 
 test('a reload says what waits, and with errors that the old configuration stays', async () => {
-  world.reload = { applied: true, revision: 'r2', waiting: ['tcp-port'], errors: [] };
+  const none = { waiting: [], errors: [], files: [], warnings: [] };
+  world.reload = { ...none, applied: true, revision: 'r2', waiting: ['tcp-port'] };
   const good = await run('reload');
   assert.equal(good.text, 'configuration r2 is in use\ntcp-port changed: takes effect at the next start\n');
-  world.reload = { applied: false, revision: 'r1', waiting: [], errors: ['x.yaml:1: no'] };
+  world.reload = {
+    ...none,
+    applied: true,
+    revision: 'r2',
+    files: ['/t/c.pem'],
+    warnings: ['c.pem has expired'],
+  };
+  assert.equal(
+    (await run('reload')).text,
+    'configuration r2 is in use\n/t/c.pem has changed and is in use\nwarning: c.pem has expired\n',
+  );
+  world.reload = { ...none, applied: false, revision: 'r1', errors: ['x.yaml:1: no'] };
   const bad = await run('reload');
   assert.deepEqual([bad.code, bad.text, bad.error], [1, '', 'The old configuration stays.\nx.yaml:1: no']);
 });
@@ -332,6 +363,14 @@ test('user verbs go through the running gateway, the password never in an argume
   assert.deepEqual([refused.code, refused.error], [1, "there is no user 'nobody'"]);
   assert.match((await run({ stdin: '' }, 'user', 'passwd', 'ida')).error, /No password came/);
   assert.equal((await run('user', 'add', 'x', 'secret')).code, 1);
+});
+
+test('a group takes one value, so that the name may stand after it', async () => {
+  const added = await run({ stdin: 'secret' }, 'user', 'add', '--group', 'staff', '-g', 'a,b', 'erin');
+  assert.equal(added.text, 'user erin: added\n');
+  assert.deepEqual(world.orders, [
+    { verb: 'add', name: 'erin', groups: ['staff', 'a', 'b'], password: 'secret' },
+  ]);
 });
 
 test('user verbs work on the users-file when no gateway runs', async () => {
@@ -400,17 +439,79 @@ test('times, sizes and columns read as those of occtl', () => {
   );
 });
 
+test('an id that several nodes have ends nothing until its node is named', async () => {
+  world.node.list = [tunnel(7, 'alice'), tunnel(7, 'bob', { node: 'n2' })];
+  const unclear = await run('disconnect', 'id', '7');
+  assert.equal(unclear.code, 1);
+  assert.match(unclear.error, /n1\/7 and n2\/7 have this id, say which/);
+  assert.deepEqual(world.node.disconnected, []);
+  assert.equal((await run('disconnect', 'id', 'n2/7')).code, 0);
+  assert.deepEqual(world.node.disconnected, ['session-bob-7']);
+  assert.deepEqual(idsOf((await run('-j', 'show', 'id', '7')).json), [7, 7]);
+});
+
+test('nodes are shown, drained and taken back by name', async () => {
+  const node = { incarnation: 'i1', number: 1, address: '10.0.0.1:9495', version: '1.2.3', tunnels: 4 };
+  for (const name of ['n1', 'n2']) await world.nodes.heartbeat({ ...node, name, unready: false }, 0n);
+  assert.match((await run('drain', 'node', 'n2')).text, /node n2 drains/);
+  const { json } = await run('-j', 'show', 'nodes');
+  assert.ok(Array.isArray(json));
+  assert.deepEqual(
+    json.map((one) => [field(one, 'Name'), field(one, 'State'), field(one, 'Tunnels')]),
+    [
+      ['n1', 'online', 4],
+      ['n2', 'draining', 4],
+    ],
+  );
+  assert.equal((await run('undrain', 'node', 'n2')).code, 0);
+  assert.match((await run('show', 'nodes')).text, /n2 +online/);
+  const missing = await run('drain', 'node', 'n9');
+  assert.deepEqual([missing.code, missing.text], [1, '']);
+  assert.match(missing.error, /There is no node n9/);
+});
+
+test('explain user says why the last login failed and where each value comes from', async () => {
+  world.events.append([
+    {
+      ...{ v: 1, at: BigInt(NOW - 60_000) * 1000n, type: 'auth.failed', user: 'alice', profile: 'main' },
+      ...{ method: 'local', address: '192.0.2.9', reason: 'user-locked' },
+    },
+  ]);
+  const { json } = await run('-j', 'explain', 'user', 'alice', '--profile', 'ops');
+  assert.equal(field(json, 'Profile'), 'ops');
+  assert.equal(field(field(json, 'Last failure'), 'Reason'), 'user-locked');
+  const { text } = await run('explain', 'user', 'alice');
+  assert.match(text, /last failure: .*user-locked \(This account is locked\.\) .* from 192\.0\.2\.9/);
+  assert.match(text, /dpd +30 +group staff\n/);
+  assert.match((await run('explain', 'user', 'zoe')).text, /zoe: is not in the users-file/);
+});
+
+test('show pools counts addresses', async () => {
+  const { json } = await run('-j', 'show', 'pools');
+  assert.ok(Array.isArray(json));
+  for (const pool of json) assert.ok(Number(field(pool, 'Size')) >= Number(field(pool, 'Used')));
+});
+
 // Helpers
 
 function parts(): Parameters<typeof serveAdmin>[0] {
   return {
     sessions,
     node: world.node,
+    nodes: world.nodes,
     events: world.events,
     tally: new Tally(world.events),
     log,
     now: () => BigInt(NOW) * 1000n,
     accounts: {
+      explain: async (user, profile) => ({
+        ...{ known: user === 'alice', locked: false, groups: ['staff'], profile: profile || 'main' },
+        refused: '',
+        values: [
+          { key: 'dpd', value: '30', scope: 'group', name: 'staff' },
+          { key: 'mtu', value: '0', scope: 'default', name: '' },
+        ],
+      }),
       list: () => [...world.accounts.values()],
       apply: async (order) => {
         const account = world.accounts.get(order.name);
@@ -464,6 +565,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
     out: (chunk) => (text += chunk),
     now: () => NOW,
     runGateway: async () => undefined,
+    runRole: async () => undefined,
     supervise: async () => undefined,
   });
   let code = 0;
@@ -560,112 +662,3 @@ function local(ms: number): string {
   const shifted = new Date(ms - new Date(ms).getTimezoneOffset() * 60_000);
   return shifted.toISOString().slice(0, 16).replace('T', ' ');
 }
-
-const TUNNEL_KEYS = [
-  'ID',
-  'Username',
-  'Groupname',
-  'State',
-  'vhost',
-  'Device',
-  'MTU',
-  'Remote IP',
-  'Location',
-  'Local Device IP',
-  'IPv4',
-  'P-t-P IPv4',
-  'User-Agent',
-  'RX',
-  'TX',
-  '_RX',
-  '_TX',
-  'Average RX',
-  'Average TX',
-  'DPD',
-  'KeepAlive',
-  'Hostname',
-  'Connected at',
-  '_Connected at',
-  'Last connected at',
-  '_Last connected at',
-  'raw_connected_at',
-  'Session started at',
-  '_Session started at',
-  'raw_session_started_at',
-  'Full session',
-  'Session',
-  'TLS ciphersuite',
-  'DNS',
-  'NBNS',
-  'Split-DNS-Domains',
-  'Routes',
-  'No-routes',
-  'iRoutes',
-  'Restricted to routes',
-  'Restricted to ports',
-  'Profile',
-  'Node',
-];
-
-const STATUS_KEYS = [
-  'Status',
-  'Server PID',
-  'Sec-mod PID',
-  'Sec-mod instance count',
-  'Up since',
-  '_Up since',
-  'raw_up_since',
-  'uptime',
-  'Active sessions',
-  'Total sessions',
-  'Total authentication failures',
-  'IPs in ban list',
-  'Median latency',
-  'raw_median_latency',
-  'STDEV latency',
-  'raw_stdev_latency',
-  'Last stats reset',
-  '_Last stats reset',
-  'raw_last_stats_reset',
-  'Sessions handled',
-  'Timed out sessions',
-  'Timed out (idle) sessions',
-  'Closed due to error sessions',
-  'Authentication failures',
-  'Average auth time',
-  'raw_avg_auth_time',
-  'Max auth time',
-  'raw_max_auth_time',
-  'Average session time',
-  'raw_avg_session_time',
-  'Max session time',
-  'raw_max_session_time',
-  'Min MTU',
-  'Max MTU',
-  'RX',
-  'raw_rx',
-  'TX',
-  'raw_tx',
-  'Version',
-  'Node',
-  'Config revision',
-  'Not measured',
-];
-
-const SESSION_KEYS = [
-  'Session',
-  'Full session',
-  'Created',
-  '_Created',
-  'raw_created',
-  'State',
-  'Username',
-  'Groupname',
-  'vhost',
-  'User-Agent',
-  'Remote IP',
-  'Location',
-  'session_is_open',
-  'tls_auth_ok',
-  'in_use',
-];

@@ -71,7 +71,7 @@ export function statusText(status: StatusResponse, now: number): string {
       line(key),
     ),
     '',
-    'Since the start (ended sessions count in times, RX and TX):',
+    'Since the start (ended sessions count in times):',
     ...[
       'Total sessions',
       'Sessions handled',
@@ -166,7 +166,8 @@ export function tunnelText(tunnel: Tunnel, now: number): string {
       ([key, value]) => !hidden.test(key) && value !== '' && !(Array.isArray(value) && value.length === 0),
     )
     .map(([key, value]) => `  ${key}: ${Array.isArray(value) ? value.join(', ') : String(value)}`)
-    .join('\n');
+    .join('\n')
+    .replace(/^( {2}Routes:) defaultroute$/m, '$1 default (everything)');
 }
 
 export function sessionJson(session: SessionEntry, now: number): JsonObject {
@@ -311,6 +312,6 @@ function millis(micros: string): number {
 }
 
 const SHORT_ID = 6;
-const AGENT_WIDTH = 24;
+const AGENT_WIDTH = 40;
 const TYPE_WIDTH = 15;
 const UNITS = ['KB', 'MB', 'GB', 'TB', 'PB'];

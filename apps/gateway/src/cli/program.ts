@@ -3,15 +3,19 @@
  * Results go to `out`, everything else is a StartError or a log line. What is heavy is imported when its verb runs: a gateway that
  * starts again has clients waiting.
  */
-import { existsSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { Argument, Command } from 'commander';
-import { settingsReference } from '@sallyport/cluster';
+import { PEER_ROLES, RETURN_PATHS, settingsReference, type PeerRole } from '@sallyport/cluster';
 import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
 import type { AdminClient } from './admin-client.ts';
+import { addCluster } from './cluster-verbs.ts';
 import * as form from './occtl-form.ts';
+import { addPki } from './pki-verbs.ts';
 import { readNewPassword } from './prompt.ts';
 import type { Input } from './prompt.ts';
+
+export type { Command } from 'commander';
 
 /** What the program takes from its surroundings. */
 export interface Surroundings {
@@ -24,7 +28,15 @@ export interface Surroundings {
   out(text: string): void;
   now(): number;
   runGateway(options: GatewayCommand): Promise<void>;
+  /** A role of a cluster. */
+  runRole(role: PeerRole, options: RoleCommand): Promise<void>;
   supervise(role: string, args: readonly string[]): Promise<void>;
+}
+
+/** `sallyport auth …` and the other roles of a cluster. */
+export interface RoleCommand {
+  config: string;
+  stateDir: string;
 }
 
 /** `sallyport gateway …`. */
@@ -56,6 +68,8 @@ export function sallyportProgram(around: Surroundings): Command {
   addShow(program, verbs);
   addCommands(program, verbs);
   addUsers(program, verbs, around);
+  addCluster(program, verbs);
+  addPki(program, verbs);
   return program;
 }
 
@@ -63,7 +77,7 @@ export function sallyportProgram(around: Surroundings): Command {
 export const SOCKETS = ['./state/sallyport.sock', '/var/lib/sallyport/sallyport.sock'];
 export const DEFAULT_STATE_DIR = '/var/lib/sallyport';
 
-class Verbs {
+export class Verbs {
   readonly #program: Command;
   readonly #around: Surroundings;
 
@@ -76,7 +90,7 @@ class Verbs {
     const { socketFile } = this.#program.opts<GlobalOptions>();
     const named = socketFile ?? this.#around.socketVariable;
     if (named) return named;
-    return SOCKETS.find((path) => existsSync(path)) ?? SOCKETS[1] ?? '';
+    return SOCKETS.find(mayBeThere) ?? SOCKETS[1] ?? '';
   }
 
   /** Runs against the gateway. */
@@ -116,6 +130,14 @@ function addRoles(program: Command, around: Surroundings): void {
     .option('--state-dir <dir>', 'folder for configuration, users, journal and socket', DEFAULT_STATE_DIR)
     .option('--first-run', 'make what the state folder lacks: certificate, demo user, configuration', false)
     .action((options: GatewayCommand) => around.runGateway(options));
+  for (const role of PEER_ROLES) {
+    program
+      .command(role)
+      .description(`run ${ROLES[role]} of a cluster`)
+      .requiredOption('--config <file>', 'configuration of the cluster')
+      .option('--state-dir <dir>', 'folder for the socket', DEFAULT_STATE_DIR)
+      .action((options: RoleCommand) => around.runRole(role, options));
+  }
   program
     .command('supervise')
     .description('run a role below the supervisor: a crash or an upgrade never closes its port')
@@ -129,11 +151,14 @@ function addRoles(program: Command, around: Surroundings): void {
     .argument('<file>')
     .action(async (file: string) => {
       const json = program.opts<GlobalOptions>().json ?? false;
-      const { configurationErrors } = await import('./check-config.ts');
-      const errors = await configurationErrors(file);
-      if (json) around.out(`${JSON.stringify({ errors }, null, 2)}\n`);
+      const { checkedConfiguration } = await import('./check-config.ts');
+      const { errors, warnings, settings } = await checkedConfiguration(file, around.now());
+      const notes = settings?.redis
+        ? [`return-path ${settings.returnPath}: ${RETURN_PATHS[settings.returnPath]}`]
+        : [];
+      if (json) around.out(`${JSON.stringify({ errors, warnings, notes }, null, 2)}\n`);
       if (errors.length > 0) throw new StartError(errors.join('\n'));
-      if (!json) around.out(`${file}: no errors\n`);
+      if (!json) around.out([...warnings.map(warningLine), `${file}: no errors`, ...notes, ''].join('\n'));
     });
   program
     .command('config-reference')
@@ -168,11 +193,10 @@ function addShow(program: Command, verbs: Verbs): void {
   show
     .command('id')
     .description('all that is known of one tunnel')
-    .argument('<id>', 'from show users')
+    .argument('<id>', 'from show users; NODE/ID in a cluster')
     .action((id: string) =>
       verbs.ask(async (client) => {
-        const tunnelId = idOf(id);
-        showTunnel(verbs, await client.tunnels({ tunnelId }), `There is no tunnel with the id ${id}.`);
+        showTunnel(verbs, await client.tunnels(idOf(id)), `There is no tunnel with the id ${id}.`);
       }),
     );
   addShowSessions(show, verbs);
@@ -237,7 +261,9 @@ function showTunnel(verbs: Verbs, tunnels: Parameters<typeof form.tunnelsText>[0
 function addCommands(program: Command, verbs: Verbs): void {
   const disconnect = program
     .command('disconnect')
-    .description('end tunnels; the sessions stay, their clients may come back');
+    .description(
+      'end tunnels; the sessions stay: openconnect exits, other clients may come back without a password',
+    );
   const terminate = program.command('terminate').description('end sessions: their clients need a new login');
   for (const [command, call] of [
     [disconnect, 'disconnect'],
@@ -246,6 +272,7 @@ function addCommands(program: Command, verbs: Verbs): void {
     const run = async (target: Target, subject: string) =>
       verbs.ask(async (client) => {
         const { count } = await client[call](target);
+        if (count === 0 && 'sessionId' in target) throw new StartError(`There is no ${subject}.`);
         if (count === 0) throw new StartError(`There was nothing to end: ${subject} has no ${WHAT[call]}.`);
         verbs.print({ count }, `${subject}: ${count} ${WHAT[call]}${count === 1 ? '' : 's'} ended`);
       });
@@ -255,8 +282,8 @@ function addCommands(program: Command, verbs: Verbs): void {
       .action((user: string) => run({ user }, `user ${user}`));
     command
       .command('id')
-      .argument('<id>', 'from show users')
-      .action((id: string) => run({ tunnelId: idOf(id) }, `id ${id}`));
+      .argument('<id>', 'from show users; NODE/ID in a cluster')
+      .action((id: string) => run(idOf(id), `id ${id}`));
     if (call === 'terminate') {
       command
         .command('session')
@@ -273,12 +300,16 @@ function addCommands(program: Command, verbs: Verbs): void {
         if (!answer.applied)
           throw new StartError(['The old configuration stays.', ...answer.errors].join('\n'));
         const waiting = answer.waiting.map((key) => `${key} changed: takes effect at the next start`);
-        verbs.print(answer, [`configuration ${answer.revision} is in use`, ...waiting].join('\n'));
+        const files = answer.files.map((path) => `${path} has changed and is in use`);
+        const lines = [`configuration ${answer.revision} is in use`, ...files, ...waiting];
+        verbs.print(answer, [...lines, ...answer.warnings.map(warningLine)].join('\n'));
       }),
     );
   program
     .command('stop')
-    .description('stop the gateway; clients come back when it is started again')
+    .description(
+      'stop the gateway; clients come back when it is started again (which systemd does at once: systemctl stop)',
+    )
     .addArgument(new Argument('<now>', 'the word now').choices(['now']))
     .action(() =>
       verbs.ask(async (client) => {
@@ -305,11 +336,16 @@ function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
     .command('add')
     .description('add a user; the password is asked for, or is the first line of standard input')
     .argument('<name>')
-    .option('-g, --group <group...>', 'his groups; the policy of the first applies', [])
+    .option(
+      '-g, --group <groups>',
+      'his groups, with commas between or the option repeated; the policy of the first applies',
+      (names: string, before: string[]) => [...before, ...names.split(',')],
+      [],
+    )
     .action(async (name: string, { group }: { group: string[] }) => {
       const to = await accounts();
       const password = await readNewPassword(name, around.input, around.prompts);
-      const groups = group.flatMap((names) => names.split(',')).filter((one) => one !== '');
+      const groups = group.filter((one) => one !== '');
       await done('added', name, to.apply({ verb: 'add', name, groups, password }));
     });
   user
@@ -350,9 +386,26 @@ function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
     });
 }
 
-function idOf(text: string): number {
-  const id = Number(text);
-  if (Number.isInteger(id) && id > 0 && id < 2 ** 32) return id;
+/** Also where we may not look: then the connection says so. */
+function mayBeThere(path: string): boolean {
+  try {
+    statSync(path);
+    return true;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EACCES';
+  }
+}
+
+function warningLine(text: string): string {
+  return `warning: ${text}`;
+}
+
+/** `7` or `n1/7`. */
+function idOf(text: string): { tunnelId: number; node: string } {
+  const slash = text.indexOf('/');
+  const tunnelId = Number(text.slice(slash + 1));
+  if (Number.isInteger(tunnelId) && tunnelId > 0 && tunnelId < 2 ** 32)
+    return { tunnelId, node: text.slice(0, Math.max(0, slash)) };
   throw new StartError(`${text} is no id: it is the number in the first column of show users.`);
 }
 
@@ -362,6 +415,12 @@ function countOf(text: string): number {
   throw new StartError(`${text} is no count from 0 to ${MAX_EVENTS}.`);
 }
 
+const ROLES: Record<PeerRole, string> = {
+  auth: 'a replica of auth',
+  portal: 'a replica of the portal',
+  downloader: 'a replica of the downloader',
+  'tunnel-node': 'a tunnel node',
+};
 const WHAT = { disconnect: 'tunnel', terminate: 'session' } as const;
 const DEFAULT_EVENTS = 20;
 const MAX_EVENTS = 100_000;

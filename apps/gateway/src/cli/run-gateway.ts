@@ -1,18 +1,21 @@
-import { access } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import {
   checkThreadPool,
+  createLog,
   endOnUncaughtFaults,
   runService,
   StartError,
   type Supervision,
 } from '@sallyport/chassis';
-import { exampleSettings } from '@sallyport/cluster';
-import type { Settings } from '@sallyport/cluster';
-import { certificatePin, firstRun, reachableAddresses, stateFolder } from '../first-run.ts';
-import type { StateFolder } from '../first-run.ts';
+import { exampleSettings, parseSettings } from '@sallyport/cluster';
+import { firstRun, planFirstRun, stateFolder } from '../first-run.ts';
+import type { DemoUser, StateFolder } from '../first-run.ts';
 import type { Gateway, GatewayOptions } from '../main.ts';
+import type { Running } from '../wiring.ts';
+import { placeProblems } from './place.ts';
 import type { GatewayCommand } from './program.ts';
+import { demoLine, welcome } from './welcome.ts';
 
 export type StartGateway = (options: GatewayOptions) => Promise<Gateway>;
 
@@ -37,65 +40,83 @@ export async function runGateway(
 ): Promise<void> {
   checkThreadPool(threads);
   const state = stateFolder(resolve(stateDir));
-  const demo = isFirstRun ? await prepare(state) : undefined;
   const file = config === '' ? state.config : resolve(config);
-  if (config === '' && !(await exists(file))) {
-    throw new StartError(
-      `There is no ${file}: name a configuration with --config, or let --first-run make one.`,
-    );
-  }
-  const gateway = await start({ config: file, stateDir: state.path, supervision });
-  runService(
-    {
-      stop() {
-        supervision.stopping();
-        return gateway.close();
-      },
-      reload: () => gateway.lifecycle.reload(),
-    },
-    { log: gateway.log, title: 'sallyport gateway' },
-  );
-  endOnUncaughtFaults(gateway.log, () => gateway.close());
+  let demo: DemoUser | undefined;
+  const startHere = async (): Promise<Gateway> => {
+    if (isFirstRun) demo = await prepare(state, file, supervision);
+    if (config === '' && !(await exists(file))) {
+      throw new StartError(
+        `There is no ${file}: name a configuration with --config, or let --first-run make one.`,
+      );
+    }
+    return start({ config: file, stateDir: state.path, supervision }).catch((fault: unknown) => {
+      // The users file is there now, so no later start shows it.
+      if (demo) print(`${demoLine(demo)}\n`);
+      throw fault;
+    });
+  };
+  const { settings } = await keepRunning(startHere, supervision, 'sallyport gateway');
+  if (isFirstRun && supervision.starts === 1) print(await welcome(settings(), demo));
+}
+
+/**
+ * Starts, and goes on until a signal ends it, or what is loaded later fails. Signals are heard from the first moment, so
+ * that a start leaves nothing behind: one to stop is followed when what has been opened can be closed, one to reload
+ * when all of it is loaded.
+ */
+export async function keepRunning<T extends Running>(
+  start: () => Promise<T>,
+  supervision: Supervision,
+  title: string,
+): Promise<T> {
+  // Of its own until the settings are read.
+  const log = createLog({ name: 'sallyport', level: 'info' });
+  const starting = Promise.resolve().then(start);
+  const started = starting.catch(() => undefined);
+  const close = async () => (await started)?.close();
+  const stop = () => {
+    supervision.stopping();
+    return close();
+  };
+  const reload = async () => {
+    const running = await started;
+    await running?.ready;
+    await running?.lifecycle.reload();
+  };
+  runService({ stop, reload }, { log, title });
+  endOnUncaughtFaults(log, close);
+  const running = await starting;
+  log.level = running.log.level;
   try {
-    await gateway.ready;
+    await running.ready;
   } catch (fault) {
-    await gateway.close();
+    await running.close();
     throw fault;
   }
   supervision.ready();
-  if (isFirstRun && supervision.starts === 1) print(await welcome(gateway.settings(), demo));
+  return running;
 }
 
-async function prepare(state: StateFolder): Promise<{ name: string; password: string } | undefined> {
+/** Makes what is missing, if the gateway can run here: a start that fails leaves nothing behind. */
+async function prepare(
+  state: StateFolder,
+  file: string,
+  { tcp }: Supervision,
+): Promise<DemoUser | undefined> {
+  const example = exampleSettings();
+  const read = parseSettings(await readFile(file, 'utf8').catch(() => example), file);
+  if ('errors' in read) throw new StartError(read.errors.join('\n'));
+  const plan = await planFirstRun(state, file, read.settings);
+  if (!Object.values(plan).includes(true)) return undefined;
+  const problems = await placeProblems(read.settings, { portIsHeld: tcp !== undefined });
+  if (problems.length > 0) throw new StartError(problems.join('\n'));
   const { changeUsersFile, hashed } = await import('@sallyport/auth');
-  const { demoUser } = await firstRun(state, exampleSettings(), async (file, name, password, group) => {
-    await changeUsersFile(file, await hashed({ verb: 'add', name, password, groups: [group] }));
+  return firstRun(state, plan, example, async (usersFile, name, password, group) => {
+    await changeUsersFile(usersFile, await hashed({ verb: 'add', name, password, groups: [group] }));
+  }).catch((error: unknown) => {
+    const said = error instanceof Error ? error.message : String(error);
+    throw new StartError(`The state folder ${state.path} cannot be made: ${said}`, { cause: error });
   });
-  return demoUser;
-}
-
-/** How another machine connects; the password only when it was made just now. */
-async function welcome(
-  settings: Settings,
-  demo: { name: string; password: string } | undefined,
-): Promise<string> {
-  const host = reachableAddresses(settings.device)[0] ?? '127.0.0.1';
-  const shownHost = host.includes(':') ? `[${host}]` : host;
-  const address = settings.tcpPort === 443 ? shownHost : `${shownHost}:${settings.tcpPort}`;
-  const pin = await certificatePin(settings.tls.certFiles[0] ?? '');
-  return [
-    '',
-    `Sallyport serves on https://${address}   configuration: ${settings.file}`,
-    `Certificate pin:  ${pin}`,
-    ...(demo ? [`Demo user:  ${demo.name}   password (shown once):  ${demo.password}`] : []),
-    '',
-    'From another machine:',
-    `  sudo openconnect --servercert ${pin} --user ${demo?.name ?? 'NAME'} ${address}`,
-    '',
-    'On this machine the kernel drops packets that come back with a local source address, so a client here needs its own',
-    'network namespace: npm run demo shows one. Stop with Ctrl-C; clients come back when the gateway is started again.',
-    '',
-  ].join('\n');
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -24,6 +24,8 @@ export class TestClient {
   readonly records: number[] = [];
   readonly #decoder = new CstpDecoder();
   readonly #frames: Frame[] = [];
+  #room = Buffer.alloc(0);
+  /** What nobody has taken yet: a part of `#room`. */
   #received = Buffer.alloc(0);
   #closed = false;
   #wake: () => void = () => undefined;
@@ -31,7 +33,7 @@ export class TestClient {
   private constructor(stream: Duplex) {
     this.stream = stream;
     stream.on('data', (chunk: Buffer) => {
-      this.#received = Buffer.concat([this.#received, chunk]);
+      this.#keep(chunk);
       this.#wake();
     });
     stream.on('error', () => undefined);
@@ -43,6 +45,17 @@ export class TestClient {
       this.#closed = true;
       this.#wake();
     });
+  }
+
+  /** Room is doubled, so that a large answer is not copied with each of its chunks. */
+  #keep(chunk: Buffer): void {
+    const length = this.#received.length + chunk.length;
+    if (this.#room.length < length) {
+      this.#room = Buffer.alloc(2 * length);
+      this.#received.copy(this.#room);
+    } else if (this.#received.byteOffset !== this.#room.byteOffset) this.#room.set(this.#received);
+    chunk.copy(this.#room, this.#received.length);
+    this.#received = this.#room.subarray(0, length);
   }
 
   static async plain(port: number): Promise<TestClient> {
@@ -147,7 +160,7 @@ export class TestClient {
   }
 
   #take(length: number): Buffer {
-    const bytes = this.#received.subarray(0, length);
+    const bytes = Buffer.from(this.#received.subarray(0, length));
     this.#received = this.#received.subarray(length);
     return bytes;
   }

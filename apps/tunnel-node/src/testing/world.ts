@@ -4,6 +4,7 @@ import {
   DEFAULT_GRANT,
   forGrantFields,
   hashToken,
+  MemoryEventLog,
   MemorySessions,
   newToken,
   type NewSession,
@@ -30,6 +31,7 @@ export class World {
   readonly engine: PortableEngine;
   readonly tunnels: Tunnels;
   readonly sessions: MemorySessions;
+  readonly events: MemoryEventLog;
   readonly #node: TunnelNode;
   readonly #listener: WatchedListener;
 
@@ -38,6 +40,7 @@ export class World {
     this.device = parts.device;
     this.engine = parts.engine;
     this.sessions = parts.sessions;
+    this.events = parts.events;
     this.#node = parts.node;
     this.#listener = parts.listener;
     this.tunnels = parts.node.tunnels;
@@ -45,7 +48,9 @@ export class World {
 
   static async open(certificates: ListenerCertificates, options: WorldOptions = {}): Promise<World> {
     const { connectsAtOnce, checkpointSeconds, edgeLimits, strap = 'lenient' } = options;
+    const events = new MemoryEventLog();
     const sessions = await MemorySessions.open({
+      events,
       limits: options.limits ?? { maxClients: 0, connectsPerMinute: 0 },
     });
     const metrics = new Metrics();
@@ -59,7 +64,7 @@ export class World {
       settings: {
         ...{ listenHost: '127.0.0.1', tcpPort: 0, maxConnectionsPerAddress: 0, trustedProxies: [], strap },
       },
-      ...{ certificates, engine, metrics, listener, log: silent },
+      ...{ certificates, engine, events, metrics, listener, log: silent },
       returnPath: options.returnPath ?? NO_RETURN_PATH,
       node: { name: 'n1', incarnation: 'first' },
       sessions: options.store?.(sessions) ?? sessions,
@@ -72,7 +77,7 @@ export class World {
       },
       ...(options.clock && { now: options.clock.now }),
     });
-    return new World({ metrics, device, engine, sessions, node, listener });
+    return new World({ metrics, device, engine, sessions, events, node, listener });
   }
 
   /** Most bytes that wait to be sent to one client. */
@@ -120,6 +125,7 @@ interface WorldParts {
   device: MemoryDevice;
   engine: PortableEngine;
   sessions: MemorySessions;
+  events: MemoryEventLog;
   node: TunnelNode;
   listener: WatchedListener;
 }

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { test } from 'node:test';
+
+/** A role whose start takes a while, in a process of its own, that gets `signals` meanwhile. */
+async function startAndTell(
+  signals: readonly NodeJS.Signals[],
+): Promise<{ said: string; code: number | null }> {
+  const code = `
+    const { keepRunning } = await import(${JSON.stringify(new URL('./run-gateway.js', import.meta.url).href)});
+    const { createLog, Supervision } = await import('@sallyport/chassis');
+    const say = (text) => console.log(text);
+    const running = {
+      log: createLog({ name: 't', level: 'silent' }),
+      settings: () => ({}),
+      ready: new Promise((done) => setTimeout(done, 600)).then(() => say('ready')),
+      lifecycle: { reload: async () => say('reload') },
+      close: async () => say('closed'),
+    };
+    setInterval(() => {}, 1000);
+    const start = async () => {
+      say('starting');
+      await new Promise((done) => setTimeout(done, 400));
+      say('opened');
+      return running;
+    };
+    await keepRunning(start, Supervision.take({}, 1), 't');`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', code], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    cwd: new URL('../..', import.meta.url),
+  });
+  let said = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
+  while (!said.includes('starting')) await once(child.stdout, 'data');
+  for (const signal of signals) child.kill(signal);
+  if (!signals.includes('SIGTERM')) {
+    while (!said.includes('reload')) await once(child.stdout, 'data');
+    child.kill('SIGTERM');
+  }
+  if (child.exitCode === null) await once(child, 'exit');
+  return { said: said.trim().split('\n').join(' '), code: child.exitCode };
+}
+
+test('told to stop during its start, a role closes what it has opened', { timeout: 20_000 }, async () => {
+  const { said, code } = await startAndTell(['SIGTERM']);
+  assert.match(said, /^starting opened closed/);
+  assert.equal(code, 0);
+});
+
+test('told to reload during its start, a role does so when it is loaded', { timeout: 20_000 }, async () => {
+  assert.deepEqual(await startAndTell(['SIGHUP', 'SIGHUP']), {
+    said: 'starting opened ready reload closed',
+    code: 0,
+  });
+});

@@ -1,0 +1,163 @@
+import type { Log } from '@sallyport/chassis';
+import {
+  ServiceUnavailable,
+  StoreUnavailable,
+  type Nodes,
+  type NodeReport,
+  type NodeStatus,
+  type PeerNode,
+  type Release,
+  type Upstream,
+} from '@sallyport/cluster';
+import type { Reason } from '@sallyport/protocol';
+import type { Tunnels } from '@sallyport/tunnel-node';
+import type { GatewayLifecycle } from './lifecycle.ts';
+
+export interface NodeLifeParts {
+  nodes: Nodes;
+  tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'>;
+  lifecycle: Pick<GatewayLifecycle, 'status'>;
+  announcement: Omit<NodeReport, 'tunnels' | 'version' | 'unready'>;
+  log: Log;
+  /** µs since 1970. */
+  now: () => bigint;
+  /** Monotonic ms. */
+  monotonic?: () => number;
+}
+
+/**
+ * One node among the others: its heartbeat, and how it drains:
+ *
+ *   1. at once      404 to balancers; no new logins; CONNECT of live sessions is served still
+ *   2. after 3 s    (balancers have seen it) its tunnels end in waves, without a packet: the clients come back elsewhere;
+ *                   one that comes back here stays, because it found nothing else
+ *   3. after 300 s  no CONNECT any more, and the rest goes
+ *
+ * The flag is in the store and outlives the process, so a node that is started again while it drains goes on draining.
+ */
+export class NodeLife implements PeerNode {
+  readonly #parts: NodeLifeParts;
+  readonly #monotonic: () => number;
+  readonly #timer: NodeJS.Timeout;
+  #drainingSince: number | undefined;
+  #wave = 0;
+  /** Newest tunnel when the draining began. */
+  #newest = 0;
+  #silentSince: number | undefined;
+  #beating = false;
+
+  constructor(parts: NodeLifeParts) {
+    this.#parts = parts;
+    this.#monotonic = parts.monotonic ?? (() => performance.now());
+    this.#timer = setInterval(() => void this.handleTick(), BEAT_MS);
+    this.#timer.unref();
+  }
+
+  get draining(): boolean {
+    return this.#drainingSince !== undefined;
+  }
+
+  tunnels = () => this.#parts.tunnels.tunnels();
+  disconnect = (sessionIds: string[], reason: Reason) => this.#parts.tunnels.disconnect(sessionIds, reason);
+  release = async (releases: readonly Release[]) => this.#parts.tunnels.release(releases);
+
+  async drain(drain: boolean): Promise<boolean> {
+    const { nodes, announcement } = this.#parts;
+    await nodes.drain(announcement.name, drain);
+    this.#take(drain);
+    return this.draining;
+  }
+
+  async status(): Promise<NodeStatus> {
+    const { lifecycle, announcement, tunnels } = this.#parts;
+    const { version, revision, startedAt, state } = lifecycle.status();
+    return {
+      node: announcement.name,
+      incarnation: announcement.incarnation,
+      version,
+      revision,
+      startedAt,
+      state: state === 'online' && this.draining ? 'draining' : state,
+      tunnels: tunnels.size,
+    };
+  }
+
+  /** For balancers. */
+  notReady(): string[] {
+    return this.draining ? ['draining'] : [];
+  }
+
+  /** For people: a store that is away for everybody must not make balancers act. */
+  notes(): string[] {
+    const silent = this.#silentSince;
+    return silent !== undefined && this.#monotonic() - silent > BEAT_MS
+      ? ['the session store cannot be reached']
+      : [];
+  }
+
+  /** The portal as clients of this node reach it. */
+  guarded(portal: Upstream): Upstream {
+    return (request) =>
+      this.draining
+        ? Promise.reject(new ServiceUnavailable('this node drains', { reason: 'draining' }))
+        : portal(request);
+  }
+
+  /** Called by its own clock about once a second. */
+  async handleTick(): Promise<void> {
+    await this.#beat();
+    const since = this.#drainingSince;
+    if (since === undefined) return;
+    const seconds = (this.#monotonic() - since) / 1000;
+    const { tunnels, log } = this.#parts;
+    if (seconds >= DRAIN_DEADLINE_SECONDS) {
+      tunnels.refusing = 'draining';
+      this.#newest = tunnels.lastId;
+    }
+    if (seconds < BALANCERS_SEE_SECONDS || tunnels.size === 0) return;
+    this.#wave ||= Math.max(LEAST_WAVE, Math.ceil(tunnels.size / WAVES));
+    const moved = await tunnels.moveAway(this.#wave, this.#newest);
+    if (moved > 0) log.info({ moved, left: tunnels.size }, 'draining: tunnels move away');
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+
+  async #beat(): Promise<void> {
+    if (this.#beating) return;
+    this.#beating = true;
+    const { nodes, announcement, tunnels, lifecycle, log, now } = this.#parts;
+    const { version, state } = lifecycle.status();
+    try {
+      const record = await nodes.heartbeat(
+        { ...announcement, tunnels: tunnels.size, version, unready: state === 'stopping' || this.draining },
+        now(),
+      );
+      this.#silentSince = undefined;
+      this.#take(record.drain);
+    } catch (error) {
+      if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the heartbeat failed');
+      this.#silentSince ??= this.#monotonic();
+    } finally {
+      this.#beating = false;
+    }
+  }
+
+  #take(drain: boolean): void {
+    if (drain === this.draining) return;
+    this.#drainingSince = drain ? this.#monotonic() : undefined;
+    this.#wave = 0;
+    this.#newest = this.#parts.tunnels.lastId;
+    if (!drain) this.#parts.tunnels.refusing = undefined;
+    this.#parts.log.info({ drain }, drain ? 'the node drains' : 'the node takes clients again');
+  }
+}
+
+export const BEAT_MS = 1000;
+/** haproxy with `inter 300ms fall 2` needs one; kube-proxy's probes some. */
+export const BALANCERS_SEE_SECONDS = 3;
+export const DRAIN_DEADLINE_SECONDS = 300;
+/** One a second. */
+export const WAVES = 30;
+export const LEAST_WAVE = 10;

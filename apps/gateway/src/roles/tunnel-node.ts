@@ -1,0 +1,80 @@
+/**
+ * The role `tunnel-node`: TLS edge, tunnels and engine; portal and downloader are elsewhere. A start, in order:
+ *
+ *  1. settings, certificates, store      a CONNECT needs the store
+ *  2. serving                            the port opens: a CONNECT is served from now on
+ *  3. upstreams                          other requests, which waited, go on
+ *  4. node                               heartbeat; NestJS with gRPC for the other nodes and the admin socket
+ */
+import { httpUpstream, type Upstream } from '@sallyport/cluster';
+import type { UpstreamName } from '@sallyport/tunnel-node';
+import { stateFolder } from '../first-run.ts';
+import { NodeLife } from '../node-life.ts';
+import { calm, openServing } from '../serving.ts';
+import { deferred, limitsOf, nodeEvent, sentence, starting, type Running } from '../wiring.ts';
+import { addressesOf, openRole, type RoleOptions } from './role.ts';
+
+/** @throws StartError */
+export function startTunnelNode(options: RoleOptions): Promise<Running> {
+  return starting(async (closers, close) => {
+    // 1. settings, certificates, store
+    const parts = await openRole('tunnel-node', options.config, closers);
+    const { settings, certificates, log, metrics, now, node, role } = parts;
+    const [portals, downloaders] = [addressesOf(settings(), 'portal'), addressesOf(settings(), 'downloader')];
+    const limits = limitsOf(settings());
+    const store = await sentence(options.openStore(settings(), { log, metrics, node, role, limits }));
+    closers.push(() => store.close());
+    const { sessions, nodes, events } = store;
+    const parked = await sentence(sessions.announce(node));
+    log.info({ parked }, 'announced');
+
+    // 2. serving
+    const state = stateFolder(options.stateDir);
+    const upstreams = deferred<Record<UpstreamName, Upstream>>();
+    let life: NodeLife | undefined;
+    const { tunnels, listener, lifecycle } = await openServing({
+      ...{ ...parts, role, state, sessions, events, supervision: options.supervision },
+      upstreams: upstreams.promise,
+      notReady: () => life?.notReady() ?? [],
+      notes: () => life?.notes() ?? [],
+    });
+
+    // 3. upstreams
+    const portal = httpUpstream({ role: 'portal', addresses: portals, certificates });
+    const downloader = httpUpstream({ role: 'downloader', addresses: downloaders, certificates });
+    closers.push(
+      () => portal.close(),
+      () => downloader.close(),
+    );
+    const { number, address } = settings().node;
+    const announcement = { ...node, number, address };
+    const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log, now }));
+    closers.push(() => own.close());
+    await own.handleTick();
+    upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
+
+    // 4. node
+    const ready = calm(listener).then(async () => {
+      const { openNodeServices } = await import('./node-services.ts');
+      const services = await sentence(
+        openNodeServices({
+          ...{ ...parts, sessions, nodes, events, lifecycle, own, socket: state.socket },
+          lastLogins: store.lastLogins,
+        }),
+      );
+      closers.push(() => services.close());
+      lifecycle.state = 'online';
+      events.append([nodeEvent({ now, node }, 'node.ready')]);
+      log.info({ port: settings().tcpPort, rpc: settings().listen.node }, 'the node is ready');
+    });
+    return {
+      ...{ settings, log, lifecycle, ready },
+      async close() {
+        lifecycle.state = 'stopping';
+        events.append([nodeEvent({ now, node }, 'node.stopping')]);
+        await ready.catch(() => undefined);
+        await close();
+      },
+    };
+  });
+}

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { decodeEntry } from './cloud-events.ts';
+import { eventStreamContract } from './event-stream.contract.ts';
+import { RedisEventStream } from './event-stream.redis.ts';
+import { RedisServer, startSentinelGroup } from './redis-server.fake.ts';
+import { Redis } from './redis.ts';
+import { sampleClaim, sampleLogin } from './session.fake.ts';
+import { RedisSessions } from './sessions.redis.ts';
+import { StoreUnavailable } from './sessions.ts';
+
+describe('the event stream in a real Redis', () => {
+  let server: RedisServer;
+  before(async () => {
+    server = await RedisServer.start();
+  });
+  after(() => server.stop());
+
+  eventStreamContract('the contract', async () => {
+    const redis = await Redis.open({
+      ...server.settings,
+      cluster: `c${Math.random().toString(36).slice(2)}`,
+    });
+    return {
+      stream: new RedisEventStream(redis),
+      append: async ({ sessionId, type, data }) =>
+        String(await redis.call('XADD', `${redis.prefix}events`, '*', 'k', sessionId, 't', type, 'd', data)),
+      pass: (millis) => new Promise((resolve) => setTimeout(resolve, millis)),
+      close: () => redis.close(),
+    };
+  });
+
+  it('reads what the scripts of the session table append, and holds their statistics', async (t) => {
+    const redis = await Redis.open({ ...server.settings, cluster: 'facts' }, { windowMicros: 0n });
+    t.after(() => redis.close());
+    const sessions = new RedisSessions({ redis });
+    t.after(() => sessions.close());
+    const stream = new RedisEventStream(redis);
+    const { id } = await sessions.create(sampleLogin('aa'.repeat(32)));
+    const claimed = await sessions.claim(sampleClaim('aa'.repeat(32), 'c1'));
+    assert.ok(claimed.ok);
+    const usage = { rxBytes: 5n, txBytes: 6n, activeAt: 0n };
+    await sessions.checkpoint(id, claimed.lease, usage);
+    await stream.holdStats(true);
+    await sessions.checkpoint(id, claimed.lease, { ...usage, rxBytes: 7n });
+    await sessions.end(id, 'logout');
+
+    const { entries } = await stream.read(100);
+    assert.deepEqual(
+      entries.map((entry) => decodeEntry(entry)).map((fact) => [fact.type, 'n' in fact && fact.n]),
+      [
+        ['started', 1],
+        ['claimed', 2],
+        ['stats', 3],
+        ['ended', 4],
+      ],
+    );
+  });
+});
+
+describe('the event stream with a replica', () => {
+  it('gives no entry that the replica has not confirmed', async () => {
+    const group = await startSentinelGroup();
+    const [, replica] = group.servers;
+    const redis = await Redis.open(group.settings, { deadlineMillis: 1500 });
+    try {
+      const stream = new RedisEventStream(redis);
+      await redis.call('XADD', `${redis.prefix}events`, '*', 'k', '', 't', 'x', 'd', '{}');
+      assert.equal((await stream.read(10)).entries.length, 1);
+      replica?.pause();
+      await redis.call('XADD', `${redis.prefix}events`, '*', 'k', '', 't', 'x', 'd', '{}');
+      await assert.rejects(stream.read(10), StoreUnavailable);
+      replica?.resume();
+      assert.equal((await stream.read(10)).entries.length, 2);
+    } finally {
+      await redis.close();
+      await group.stop();
+    }
+  });
+});

@@ -1,0 +1,223 @@
+/**
+ * Several replicas of one service, each reached by its own address:
+ *
+ *   unknown ──answers──▶ good ──a check fails twice, or a call cannot reach it──▶ bad ──a check answers──▶ good
+ *
+ * A call goes to the next good one in turn. A call that was under way when its replica went bad is given up, so that one
+ * that may be repeated is repeated elsewhere at once instead of waiting for its deadline (a frozen process closes nothing).
+ */
+import { reasonText, type Reason } from '@sallyport/protocol';
+
+/** No replica of a service could do it: the edge answers 503 with the reason. */
+export class ServiceUnavailable extends Error {
+  readonly reason: Reason;
+
+  constructor(message: string, options?: ErrorOptions & { reason?: Reason }) {
+    super(message, options);
+    this.name = 'ServiceUnavailable';
+    this.reason = options?.reason ?? 'service-unavailable';
+  }
+
+  get text(): string {
+    return reasonText(this.reason);
+  }
+}
+
+/** This replica cannot be reached, or died with the call: another may be asked if the call may be repeated. */
+export class ReplicaLost extends Error {
+  /** The call never left this process: repeating is safe whatever it does. */
+  readonly unsent: boolean;
+
+  constructor(message: string, options: ErrorOptions & { unsent: boolean }) {
+    super(message, options);
+    this.name = 'ReplicaLost';
+    this.unsent = options.unsent;
+  }
+}
+
+/** One replica as the rest sees it. */
+export interface Replica {
+  readonly address: string;
+  /** Asks whether it would take calls. Rejects or resolves to false: no. */
+  check(signal: AbortSignal): Promise<boolean>;
+  close(): void;
+}
+
+export interface ReplicasOptions {
+  /** For messages, e.g. `auth`. */
+  service: string;
+  checkEveryMs?: number;
+  /** ms, monotonic. */
+  now?: () => number;
+}
+
+export interface CallOptions {
+  /** Repeating is safe, also when the first time was done and only its answer was lost. */
+  repeatable: boolean;
+  deadlineMs: number;
+}
+
+export class Replicas<R extends Replica> {
+  readonly #states: State<R>[];
+  readonly #options: ReplicasOptions;
+  readonly #timer: NodeJS.Timeout;
+  readonly #pulse: NodeJS.Timeout;
+  readonly #now: () => number;
+  #next: number;
+  #closed = false;
+  /** Last turn of our own event loop, and the last one that came late. */
+  #turnedAt: number;
+  #stalledAt = -Infinity;
+
+  constructor(replicas: readonly R[], options: ReplicasOptions) {
+    this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
+    this.#states = replicas.map((replica) => ({
+      replica,
+      health: 'unknown',
+      failures: 0,
+      checking: false,
+      calls: new Set(),
+    }));
+    // Many clients that start at once do not all begin with the first.
+    this.#next = Math.floor(Math.random() * Math.max(1, replicas.length));
+    this.#timer = setInterval(() => this.checkAll(), options.checkEveryMs ?? CHECK_EVERY_MS);
+    this.#timer.unref();
+    this.#turnedAt = this.#now();
+    this.#pulse = setInterval(() => this.#handlePulse(), PULSE_MS);
+    this.#pulse.unref();
+    this.checkAll();
+  }
+
+  /** Addresses with what is known of them. */
+  get states(): { address: string; health: Health }[] {
+    return this.#states.map(({ replica, health }) => ({ address: replica.address, health }));
+  }
+
+  /**
+   * @param work one try with one replica; rejects with ReplicaLost when that replica is the problem.
+   * @throws ServiceUnavailable when none could do it in time; what `work` throws otherwise.
+   */
+  async call<T>(
+    { repeatable, deadlineMs }: CallOptions,
+    work: (replica: R, signal: AbortSignal, leftMs: number) => Promise<T>,
+  ): Promise<T> {
+    const until = this.#now() + deadlineMs;
+    let last: unknown;
+    for (const state of this.#inOrder()) {
+      const left = until - this.#now();
+      if (left <= 0 || this.#closed) break;
+      try {
+        return await this.#try(state, left, work);
+      } catch (error) {
+        if (!(error instanceof ReplicaLost)) throw error;
+        last = error;
+        if (!error.unsent && !repeatable) break;
+      }
+    }
+    const { service } = this.#options;
+    throw new ServiceUnavailable(
+      this.#closed
+        ? `the client of ${service} is closed`
+        : last instanceof Error
+          ? `${service}: ${last.message}`
+          : `no replica of ${service} answered in time`,
+      { cause: last },
+    );
+  }
+
+  /** Looks at all of them now, without waiting for what comes of it. */
+  checkAll(): void {
+    for (const state of this.#states) void this.#check(state);
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    clearInterval(this.#pulse);
+    for (const { replica, calls } of this.#states) {
+      for (const call of calls) call.abort();
+      replica.close();
+    }
+  }
+
+  async #try<T>(
+    state: State<R>,
+    leftMs: number,
+    work: (replica: R, signal: AbortSignal, leftMs: number) => Promise<T>,
+  ): Promise<T> {
+    const abort = new AbortController();
+    state.calls.add(abort);
+    try {
+      const result = await work(state.replica, abort.signal, leftMs);
+      state.failures = 0;
+      // One that says that it takes no calls any more may finish those that it has.
+      if (state.health === 'unknown') state.health = 'good';
+      return result;
+    } catch (error) {
+      if (error instanceof ReplicaLost && error.unsent) this.#markBad(state);
+      throw error;
+    } finally {
+      state.calls.delete(abort);
+    }
+  }
+
+  /** Good ones first, in turn; then those nobody knows of, then bad ones: a check may be late. */
+  #inOrder(): State<R>[] {
+    const start = this.#next++ % Math.max(1, this.#states.length);
+    const turned = [...this.#states.slice(start), ...this.#states.slice(0, start)];
+    return ORDER.flatMap((health) => turned.filter((state) => state.health === health));
+  }
+
+  async #check(state: State<R>): Promise<void> {
+    if (state.checking || this.#closed) return;
+    state.checking = true;
+    const begun = this.#now();
+    const good = await state.replica
+      .check(AbortSignal.timeout(CHECK_DEADLINE_MS))
+      .catch(() => undefined)
+      .finally(() => (state.checking = false));
+    if (good) {
+      state.failures = 0;
+      state.health = 'good';
+      return;
+    }
+    this.#handlePulse();
+    // An answer that we had no time to read says nothing about who gave it.
+    if (good === undefined && this.#stalledAt >= begun) return;
+    state.failures += 1;
+    // One that says no is asked no more; one that says nothing may only be slow.
+    if (good === false) state.health = 'bad';
+    else if (state.failures >= FAILURES_UNTIL_BAD) this.#markBad(state);
+  }
+
+  #handlePulse(): void {
+    const now = this.#now();
+    if (now - this.#turnedAt > STALL_MS) this.#stalledAt = now;
+    this.#turnedAt = now;
+  }
+
+  #markBad(state: State<R>): void {
+    state.health = 'bad';
+    for (const call of state.calls) call.abort();
+  }
+}
+
+export type Health = 'good' | 'unknown' | 'bad';
+
+interface State<R> {
+  replica: R;
+  health: Health;
+  /** Checks in a row without an answer. */
+  failures: number;
+  checking: boolean;
+  calls: Set<AbortController>;
+}
+
+const ORDER: readonly Health[] = ['good', 'unknown', 'bad'];
+const PULSE_MS = 100;
+/** Our own event loop was busy for so long. */
+const STALL_MS = 300;
+export const CHECK_EVERY_MS = 1000;
+export const CHECK_DEADLINE_MS = 1000;
+export const FAILURES_UNTIL_BAD = 2;

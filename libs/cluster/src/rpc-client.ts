@@ -1,0 +1,222 @@
+/**
+ * Calls over gRPC: over all replicas of a service, each with its own channel. The only file on @grpc/grpc-js that calls;
+ * loaded with the first client, because a node serves CONNECT before it needs one.
+ */
+import {
+  Client,
+  connectivityState,
+  credentials,
+  experimental,
+  Metadata,
+  status,
+  type CallOptions as GrpcCallOptions,
+  type ChannelCredentials,
+  type ChannelOptions,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import { load, type MethodDefinition } from '@grpc/proto-loader';
+import { checkRole, roleName, type PeerCertificates, type PeerRole } from './peers.ts';
+import { ReplicaLost, Replicas, ServiceUnavailable, type CallOptions, type Replica } from './replicas.ts';
+import { HEALTH_METHODS, isServing } from './rpc-health.ts';
+import type { RpcOptions } from './rpc.ts';
+import { StoreUnavailable } from './sessions.ts';
+import { STORE_UNAVAILABLE, type Wire } from './wire.ts';
+
+/** Calls of one contract over all replicas of a service. */
+export class RpcClient {
+  readonly #methods: ReadonlyMap<string, AnyMethod>;
+  readonly #replicas: Replicas<GrpcReplica>;
+
+  private constructor(methods: ReadonlyMap<string, AnyMethod>, replicas: Replicas<GrpcReplica>) {
+    this.#methods = methods;
+    this.#replicas = replicas;
+  }
+
+  static async open(role: PeerRole, wire: Wire, options: RpcOptions): Promise<RpcClient> {
+    const contract = (await load(wire.protoPath, wire.loader))[`${wire.package}.${wire.service}`];
+    if (contract === undefined || 'format' in contract)
+      throw new Error(`${wire.protoPath} has no ${wire.service}`);
+    const replicas = options.addresses.map(
+      (address) => new GrpcReplica(address, wire, role, options.certificates),
+    );
+    return new RpcClient(
+      new Map(Object.entries(contract)),
+      new Replicas(replicas, { service: role, checkEveryMs: options.checkEveryMs }),
+    );
+  }
+
+  async unary(name: string, request: object, options: CallOptions): Promise<unknown> {
+    return this.#call(options, (replica, callOptions, signal) =>
+      replica.unary(this.#method(name), request, callOptions, signal),
+    );
+  }
+
+  /** All messages of a stream that ends by itself. */
+  async pages(name: string, request: object, options: CallOptions): Promise<unknown[]> {
+    return this.#call(options, (replica, callOptions, signal) =>
+      replica.pages(this.#method(name), request, callOptions, signal),
+    );
+  }
+
+  close(): void {
+    this.#replicas.close();
+  }
+
+  async #call<T>(
+    options: CallOptions,
+    work: (replica: GrpcReplica, options: GrpcCallOptions, signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await this.#replicas.call(options, async (replica, signal, leftMs) => {
+        const deadline = Date.now() + leftMs;
+        await replica.connected(Math.min(leftMs, CONNECT_DEADLINE_MS));
+        return work(replica, { deadline }, signal);
+      });
+    } catch (error) {
+      // Another replica might have reached the store; when none did, it is the store that is away.
+      if (error instanceof ServiceUnavailable && isStoreAway(error.cause)) throw error.cause.cause;
+      throw error;
+    }
+  }
+
+  #method(name: string): AnyMethod {
+    const method = this.#methods.get(name);
+    if (!method) throw new Error(`the contract has no ${name}`);
+    return method;
+  }
+}
+
+class GrpcReplica implements Replica {
+  readonly address: string;
+  readonly #client: Client;
+  readonly #service: string;
+
+  constructor(address: string, wire: Wire, role: PeerRole, certificates?: PeerCertificates) {
+    this.address = address;
+    this.#service = `${wire.package}.${wire.service}`;
+    const secrets = certificates ? secure(certificates, role, address) : credentials.createInsecure();
+    this.#client = new Client(address, secrets, {
+      ...CHANNEL_OPTIONS,
+      // As server name: an address may not stand there (RFC 6066 §3).
+      ...(certificates && { 'grpc.ssl_target_name_override': roleName(role) }),
+    });
+  }
+
+  /** @throws ReplicaLost, unsent: nobody answers there, or it is not one of ours. */
+  connected(withinMs: number): Promise<void> {
+    if (this.#client.getChannel().getConnectivityState(true) === connectivityState.READY)
+      return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#client.waitForReady(Date.now() + withinMs, (error) =>
+        error
+          ? reject(new ReplicaLost(`nobody answers at ${this.address}`, { cause: error, unsent: true }))
+          : resolve(),
+      );
+    });
+  }
+
+  unary(method: AnyMethod, request: object, options: GrpcCallOptions, signal: AbortSignal): Promise<unknown> {
+    const { path, requestSerialize, responseDeserialize } = method;
+    return new Promise((resolve, reject) => {
+      const call = this.#client.makeUnaryRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        request,
+        new Metadata(),
+        options,
+        (error, answer) => (error ? reject(this.#fault(error)) : resolve(answer)),
+      );
+      signal.addEventListener('abort', () => call.cancel(), { once: true });
+      if (signal.aborted) call.cancel();
+    });
+  }
+
+  async pages(
+    method: AnyMethod,
+    request: object,
+    options: GrpcCallOptions,
+    signal: AbortSignal,
+  ): Promise<unknown[]> {
+    const { path, requestSerialize, responseDeserialize } = method;
+    const call = this.#client.makeServerStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      request,
+      new Metadata(),
+      options,
+    );
+    signal.addEventListener('abort', () => call.cancel(), { once: true });
+    const pages: unknown[] = [];
+    try {
+      for await (const page of call) {
+        if (pages.push(page) > MAX_PAGES) throw new Error(`${this.address} sends pages without end`);
+      }
+      return pages;
+    } catch (error) {
+      throw isServiceError(error) ? this.#fault(error) : error;
+    } finally {
+      call.cancel();
+    }
+  }
+
+  async check(signal: AbortSignal): Promise<boolean> {
+    await this.connected(CONNECT_DEADLINE_MS);
+    const request = { service: this.#service };
+    return isServing(await this.unary(HEALTH_METHODS.Check, request, { deadline: Infinity }, signal));
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  #fault(error: ServiceError): Error {
+    const lost = (message: string, cause: Error) => new ReplicaLost(message, { cause, unsent: false });
+    if (error.code === status.UNAVAILABLE && error.details === STORE_UNAVAILABLE)
+      return lost('it cannot reach the store', new StoreUnavailable('auth cannot reach the store'));
+    // CANCELLED: given up by us, or by a server that ends.
+    if (error.code === status.UNAVAILABLE || error.code === status.CANCELLED)
+      return lost(`${this.address} was lost during a call`, error);
+    if (error.code === status.DEADLINE_EXCEEDED)
+      return new ServiceUnavailable(`${this.address} did not answer in time`, { cause: error });
+    return new Error(`${this.address} refused a call: ${error.details}`, { cause: error });
+  }
+}
+
+function secure(certificates: PeerCertificates, role: PeerRole, address: string): ChannelCredentials {
+  const check = checkRole(role);
+  const host = address.slice(0, address.lastIndexOf(':')).replace(/^\[(.*)\]$/, '$1');
+  // One provider gives both: the CA for the server's certificate, and our own.
+  return experimental.createCertificateProviderChannelCredentials(certificates, certificates, {
+    checkServerIdentity: (_name, certificate) => check(host, certificate),
+  });
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && 'code' in error && 'details' in error && 'metadata' in error;
+}
+
+function isStoreAway(error: unknown): error is ReplicaLost & { cause: StoreUnavailable } {
+  return error instanceof ReplicaLost && error.cause instanceof StoreUnavailable;
+}
+
+type AnyMethod = Pick<MethodDefinition<object, object>, 'path' | 'requestSerialize' | 'responseDeserialize'>;
+
+/** Of one message, both ways: ten times the largest that the edge lets in. */
+export const MAX_RPC_MESSAGE_BYTES = 4 * 1024 * 1024;
+const CONNECT_DEADLINE_MS = 2_000;
+const MAX_PAGES = 10_000;
+
+const CHANNEL_OPTIONS: ChannelOptions = {
+  'grpc.max_receive_message_length': MAX_RPC_MESSAGE_BYTES,
+  'grpc.max_send_message_length': MAX_RPC_MESSAGE_BYTES,
+  // We repeat by ourselves, on another replica, and only what may be repeated.
+  'grpc.enable_retries': 0,
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 1000,
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 3_000,
+  'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
+  'grpc.use_local_subchannel_pool': 1,
+};

@@ -1,0 +1,70 @@
+import type { Log } from '@sallyport/chassis';
+import type { EventStream } from './event-stream.ts';
+
+/** `full`: facts were given up. */
+export type StreamLevel = 'normal' | 'stats-held' | 'full';
+
+/**
+ * Keeps the stream of facts below a number of bytes (CLUSTER.md C11), far below what the store may use: first the scripts
+ * stop appending interim statistics, then the oldest entries are given up for one gap. With and without Kafka.
+ */
+export class StreamCap {
+  readonly #stream: EventStream;
+  readonly #capBytes: number;
+  #held = false;
+
+  constructor(stream: EventStream, capBytes = STREAM_CAP_BYTES) {
+    this.#stream = stream;
+    this.#capBytes = capBytes;
+  }
+
+  /** Called about once a second by the reader that has the lease. @throws StoreUnavailable */
+  async check(): Promise<{ level: StreamLevel; entries: number; bytes: number }> {
+    let { entries, bytes } = await this.#stream.size();
+    const full = bytes >= this.#capBytes && entries > 0;
+    if (bytes >= this.#capBytes * HOLD_STATS_AT) await this.#holdStats(true);
+    else if (bytes < this.#capBytes * ALLOW_STATS_BELOW) await this.#holdStats(false);
+    if (full) {
+      const excess = 1 - (this.#capBytes * DROP_TO) / bytes;
+      await this.#stream.dropOldest(Math.max(1, Math.ceil(entries * excess)));
+      ({ entries, bytes } = await this.#stream.size());
+    }
+    return { level: full ? 'full' : this.#held ? 'stats-held' : 'normal', entries, bytes };
+  }
+
+  async #holdStats(hold: boolean): Promise<void> {
+    // Written again each time while it holds: the flag may be one of the things that a store forgets.
+    if (!hold && !this.#held) return;
+    await this.#stream.holdStats(hold);
+    this.#held = hold;
+  }
+}
+
+/**
+ * Without Kafka: nobody reads, and the stream keeps the newest facts within its cap.
+ * @returns how to stop.
+ */
+export function keepCapped(stream: EventStream, log: Log, capBytes = STREAM_CAP_BYTES): () => void {
+  const cap = new StreamCap(stream, capBytes);
+  let busy = false;
+  const check = async () => {
+    if (busy) return;
+    busy = true;
+    try {
+      await cap.check();
+    } catch (error) {
+      log.debug({ err: error }, 'the event stream could not be looked at');
+    } finally {
+      busy = false;
+    }
+  };
+  const timer = setInterval(() => void check(), CHECK_MS).unref();
+  return () => clearInterval(timer);
+}
+
+/** Default of `redis.events-max-bytes`. About 100,000 facts. */
+export const STREAM_CAP_BYTES = 64 * 1024 * 1024;
+const CHECK_MS = 5000;
+const HOLD_STATS_AT = 0.75;
+const ALLOW_STATS_BELOW = 0.5;
+const DROP_TO = 0.9;
