@@ -131,18 +131,21 @@ function ask(socket: Socket, question: string): Promise<string> {
 }
 
 function haproxyConfiguration(nodes: number, statsSocket: string): string {
-  const server = (index: number, own: number) => {
-    const backup = index === own ? '' : ' backup';
-    return `  server ${nodeName(index)} ${nodePlace(index).ipv4}:${GATEWAY_PORT} check port ${NODE_ADMIN_PORT}${backup}`;
-  };
-  const fronts = range(nodes).map((own) =>
-    [
-      `listen ${nodeName(own)}`,
-      `  bind :::${FIRST_FRONT_PORT + own} v4v6`,
-      // Its own first, then the next ones: the share of a lost node is spread by nftables.
-      ...range(nodes).map((step) => server((own + step) % nodes, own)),
-    ].join('\n'),
-  );
+  const server = (index: number, how: string) =>
+    `  server ${nodeName(index)} ${nodePlace(index).ipv4}:${GATEWAY_PORT} ${how}`;
+  const fronts = range(nodes).flatMap((own) => [
+    `listen ${nodeName(own)}`,
+    `  bind :::${FIRST_FRONT_PORT + own} v4v6`,
+    // Who has just lost its node is back within a millisecond, and would meet one that is still dying.
+    '  tcp-request inspect-delay 100ms',
+    '  tcp-request content accept if WAIT_END',
+    // Not as the one active server among backups: then a refused connection is tried again on the same server, and
+    // on-marked-down ends it while it waits for that.
+    `  use-server ${nodeName(own)} if { nbsrv(only-${nodeName(own)}) gt 0 }`,
+    ...range(nodes).map((index) => server(index, `check port ${NODE_ADMIN_PORT}`)),
+    `backend only-${nodeName(own)}`,
+    server(own, `track ${nodeName(own)}/${nodeName(own)}`),
+  ]);
   return `${HAPROXY_HEAD.replace('STATS', statsSocket)}\n${fronts.join('\n')}\n`;
 }
 
@@ -195,20 +198,22 @@ const STATUS_FIELD = 17;
  * waits there with the clients, and only a node whose process does not come back is down.
  */
 const HAPROXY_HEAD = `global
-  log stderr format raw local0 notice
+  log stderr format raw local0 info
   stats socket STATS mode 600
   maxconn 9000
   nbthread 2
 defaults
   log global
   mode tcp
+  option tcplog
   timeout connect 500ms
   timeout client 1h
   timeout server 1h
   timeout check 2s
-  retries 4
+  balance roundrobin
+  retries 3
   option redispatch 1
   option httpchk GET /health/ready
   http-check disable-on-404
   http-check expect status 200
-  default-server inter 300ms fall 2 rise 1 on-marked-down shutdown-sessions observe layer4 error-limit 1 on-error mark-down send-proxy-v2`;
+  default-server inter 300ms fall 2 rise 1 on-marked-down shutdown-sessions send-proxy-v2`;
