@@ -112,8 +112,8 @@ const NEEDS = {
     { tool: 'mvn', package: 'maven' },
     { tool: 'redis-server', package: 'redis-server' },
     { tool: 'redis-cli', package: 'redis-tools' },
-    // The local cluster (test/cluster).
-    { tool: 'haproxy', package: 'haproxy' },
+    { tool: 'bird', package: 'bird2' },
+    { tool: 'conntrack', package: 'conntrack' },
   ],
   bench: [
     { tool: 'python3', package: 'python3' },

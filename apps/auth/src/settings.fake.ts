@@ -21,6 +21,7 @@ export function fakeSettings(change: Partial<Settings> = {}): Settings {
     engine: 'auto',
     listener: 'auto',
     returnPath: 'none',
+    natAddresses: [],
     node: { name: 'n1', number: 1, advertisedUdpPort: 443, address: '' },
     services: { auth: [], portal: [], downloader: [], catalog: [] },
     listen: { auth: '', portal: '', downloader: '', catalog: '', node: '' },

@@ -61,6 +61,7 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
   const tunnelNode = await sentence(
     openTunnelNode({
       ...{ settings: settings(), certificates, node, sessions, events, engine, metrics, log },
+      returnPath: host.returnPath,
       ...{ supervision: parts.supervision, upstreams: parts.upstreams },
     }),
   );
@@ -95,20 +96,25 @@ async function openHost(
   closers: Closer[],
 ): Promise<{ engine: Engine; host: Host }> {
   const pools = Object.values(poolsOf(settings)).flat();
-  const { device, returnPath } = settings;
+  const { device, returnPath, natAddresses } = settings;
+  const poolRoutes = returnPath !== 'routed';
   await recoverHost(state.path);
-  const problems = await preflight({ device, pools, returnPath });
+  const problems = await preflight({ device, pools });
   if (problems.length > 0) throw new StartError(problems.map((problem) => problem.text).join('\n'));
   const engine = await sentence(
     createEngine({
-      ...{ engine: settings.engine, device, pools, onLost: deviceLost },
+      ...{ engine: settings.engine, device, pools, poolRoutes, onLost: deviceLost },
       onRestored: () =>
         log.warn({ device }, 'the device was set down or lost its routes; it is as it was again'),
     }),
   );
   closers.push(() => engine.close());
   const host = await sentence(
-    prepareHost({ device: engine.device, returnPath, pools, stateDir: state.path }),
+    prepareHost({
+      ...{ device: engine.device, returnPath, natAddresses, pools, stateDir: state.path },
+      onProblem: (problem) =>
+        log.error({ problem }, 'the routes of clients cannot be set; they are tried again'),
+    }),
   );
   closers.push(() => host.close());
   return { engine, host };

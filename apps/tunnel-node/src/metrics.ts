@@ -1,6 +1,6 @@
 import type { Metrics } from '@sallyport/chassis';
 import type { ListenerStats } from './listener.ts';
-import type { Engine } from '@sallyport/engine';
+import type { Engine, ReturnPath } from '@sallyport/engine';
 
 /** All metrics of a tunnel node, registered once. */
 export class NodeMetrics {
@@ -93,10 +93,11 @@ export function observeNode(
   sources: {
     listener: { readonly stats: ListenerStats };
     engine: Engine;
+    returnPath: ReturnPath;
     tunnels: { readonly size: number };
   },
 ): void {
-  const { listener, engine, tunnels } = sources;
+  const { listener, engine, returnPath, tunnels } = sources;
   metrics.gauge('sallyport_sessions', 'Tunnels on this node, by transport.', ['transport'], (gauge) =>
     gauge.set({ transport: 'tls' }, tunnels.size),
   );
@@ -120,6 +121,31 @@ export function observeNode(
       for (const [reason, count] of Object.entries(engine.stats().drops)) add(count, { reason });
     },
   );
+  observeReturnPath(metrics, returnPath);
+}
+
+/** The samples of another return path than that of the node are not there. */
+function observeReturnPath(metrics: Metrics, returnPath: ReturnPath): void {
+  const { routes, translation } = returnPath.stats();
+  if (routes) {
+    const help =
+      'Routes of tunnels: announced; waiting for the kernel; failures of the kernel to change one, since the start.';
+    metrics.gauge('sallyport_routes', help, ['state'], (gauge) => {
+      const { announced, waiting, failures } = returnPath.stats().routes ?? routes;
+      gauge.set({ state: 'announced' }, announced);
+      gauge.set({ state: 'waiting' }, waiting);
+      gauge.set({ state: 'failures' }, failures);
+    });
+  }
+  if (translation) {
+    const help =
+      'Connections that the kernel tracks, and how many it can: each translated one takes a port of nat-addresses.';
+    metrics.gauge('sallyport_tracked_connections', help, ['kind'], (gauge) => {
+      const { connections, limit } = returnPath.stats().translation ?? translation;
+      gauge.set({ kind: 'used' }, connections);
+      gauge.set({ kind: 'limit' }, limit);
+    });
+  }
 }
 
 /** Why the edge itself refused a request. */

@@ -7,7 +7,7 @@ import {
   type Settings,
   type Upstream,
 } from '@sallyport/cluster';
-import type { Engine } from '@sallyport/engine';
+import type { Engine, ReturnPath } from '@sallyport/engine';
 import { Edge, type EdgeLimits, type UpstreamName } from './edge.ts';
 import { TlsListener } from './listener.tls.ts';
 import type { AddressRules, Listener, ListenerCertificates } from './listener.ts';
@@ -22,6 +22,8 @@ export interface TunnelNodeParts {
   events?: Pick<EventLog, 'append'>;
   /** Stays open at `close`: whoever opened it closes it. */
   engine: Engine;
+  /** Likewise. */
+  returnPath: ReturnPath;
   /** CONNECT is served before these are there; other requests wait for them. */
   upstreams: Promise<Record<UpstreamName, Upstream>>;
   metrics: Metrics;
@@ -54,13 +56,14 @@ export interface TunnelNode {
 
 /** Resolves when the port is open. @throws Error with one sentence for the operator. */
 export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode> {
-  const { settings, certificates, node, sessions, engine, metrics, log, limits = {} } = parts;
+  const { settings, certificates, node, sessions, engine, returnPath, metrics, log, limits = {} } = parts;
   const { edge: edgeLimits = {}, ...tunnelLimits } = limits;
   const listener = parts.listener ?? listenerOf(settings, log, parts.supervision);
   listener.prepare(certificates, addressRules(settings))();
   const nodeMetrics = new NodeMetrics(metrics);
   const tunnels = new Tunnels({
-    ...{ node, gatewayName: node.name, sessions, engine, strap: settings.strap, metrics: nodeMetrics },
+    ...{ node, gatewayName: node.name, sessions, engine, returnPath },
+    ...{ strap: settings.strap, metrics: nodeMetrics },
     ...tunnelLimits,
     ...(parts.events && { events: parts.events }),
     ...(parts.now && { now: parts.now }),
@@ -86,7 +89,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
     await close();
     throw error;
   }
-  observeNode(metrics, { listener, engine, tunnels });
+  observeNode(metrics, { listener, engine, returnPath, tunnels });
   return {
     tunnels,
     listener,

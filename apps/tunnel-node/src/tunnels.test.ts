@@ -7,6 +7,7 @@ import {
   type SessionAddresses,
   type Sessions,
 } from '@sallyport/cluster';
+import { NO_RETURN_PATH, type ReturnPath } from '@sallyport/engine';
 import { BYE, encodeFrame, PACKET, reasonText, strapMessage } from '@sallyport/protocol';
 import { HIGH_WATER_BYTES, type ListenerCertificates } from './listener.ts';
 import { TestCertificates } from './testing/certificates.ts';
@@ -348,6 +349,35 @@ describe('Tunnels: life', () => {
     assert.equal((await second.client.frames(1))[0]?.type, PACKET.disconnect);
     assert.equal((await node.sessions.get(second.session.id))?.state, 'parked');
     assert.equal((await (await node.client()).connect(second.token)).status, 200);
+  });
+
+  it('announces the addresses of a tunnel while it is there, whatever its end', async () => {
+    const announced = new Map<number, string>();
+    const returnPath: ReturnPath = {
+      ...NO_RETURN_PATH,
+      announce: (id, { ipv4, ipv6PrefixLength }) => void announced.set(id, `${ipv4} ${ipv6PrefixLength}`),
+      withdraw: (id) => void announced.delete(id),
+    };
+    await using node = await start({ returnPath });
+    const ends: ((client: TestClient, sessionId: string) => unknown)[] = [
+      (client) => client.bye(BYE.userDisconnect),
+      (client) => client.destroy(),
+      (_, sessionId) => node.sessions.end(sessionId, 'terminated'),
+      (_, sessionId) => node.tunnels.disconnect([sessionId], 'server-disconnect'),
+      () => node.tunnels.close(),
+    ];
+    for (const end of ends) {
+      const { token, session, address } = await node.up({ grant: { ipv6SubnetPrefix: 64 } });
+      assert.deepEqual([...announced.values()], [`${address} 64`]);
+      const [first] = announced.keys();
+      // The second tunnel of a session takes the place of the first.
+      const client = await node.client();
+      assert.equal((await client.connect(token)).status, 200);
+      assert.deepEqual([...announced.values()], [`${address} 64`]);
+      assert.notEqual([...announced.keys()][0], first);
+      await end(client, session.id);
+      await until(() => announced.size === 0);
+    }
   });
 
   it('counts the idle time of a session on when its client connects again', async () => {

@@ -22,7 +22,7 @@ import {
   type Sessions,
   type TunnelInfo,
 } from '@sallyport/cluster';
-import type { Engine } from '@sallyport/engine';
+import type { Engine, ReturnPath } from '@sallyport/engine';
 import {
   connectAnswer,
   ProtocolError,
@@ -47,6 +47,8 @@ export interface TunnelsOptions {
   gatewayName: string;
   sessions: Sessions;
   engine: Engine;
+  /** Told of the addresses of all tunnels. */
+  returnPath: ReturnPath;
   strap: StrapMode;
   /** CONNECTs that may wait for the store at once. */
   connectsAtOnce?: number;
@@ -215,6 +217,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       if (evicted === 0) throw error;
       this.engine.attach(attachment);
     }
+    this.#options.returnPath.announce(tunnel.id, attachment);
     this.#byId.set(tunnel.id, tunnel);
     this.#bySession.set(session.id, tunnel);
   }
@@ -336,6 +339,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   #remove(tunnel: Tunnel): void {
     tunnel.silence();
     this.engine.detach(tunnel.id);
+    this.#options.returnPath.withdraw(tunnel.id);
     this.#byId.delete(tunnel.id);
     if (this.#bySession.get(tunnel.session.id) === tunnel) this.#bySession.delete(tunnel.session.id);
   }

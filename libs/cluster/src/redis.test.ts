@@ -152,7 +152,7 @@ describe('the connection to Redis', () => {
     const started = performance.now();
     await assert.rejects(sessions.find(session.tokenHash), { name: 'StoreUnavailable' });
     await assert.rejects(sessions.claim(sampleClaim(session.tokenHash, 'c1')), { name: 'StoreUnavailable' });
-    assert.ok(performance.now() - started < 1500);
+    assert.ok(performance.now() - started < 10_000, 'not until a connection gives up');
     await other.launch();
     await until(async () => (await sessions.find(session.tokenHash))?.id === session.id);
     assert.ok((await sessions.claim(sampleClaim(session.tokenHash, 'c1'))).ok);

@@ -6,6 +6,7 @@ import {
   gatewayOf,
   parseAddress,
   parseCidr,
+  parseRange,
   toBigint,
 } from '@sallyport/protocol';
 import type { Cidr } from '@sallyport/protocol';
@@ -28,6 +29,7 @@ export function checkAcrossKeys(document: SettingsDocument, role?: PeerRole): Pr
   checkProfiles(document, report);
   checkPools(document, report);
   checkExplicit(document, report);
+  checkTranslation(document, report);
   const refused = (key: string) => document.problems.some(({ message }) => message.startsWith(`${key} `));
   checkCluster(document.values, refused, report);
   return problems;
@@ -166,6 +168,16 @@ function checkExplicit(document: SettingsDocument, report: Report): void {
   }
 }
 
+function checkTranslation({ values }: SettingsDocument, report: Report): void {
+  const ranges = values['nat-addresses'] ?? [];
+  if (ranges.length > 0 && (values['return-path'] ?? 'nat') !== 'nat')
+    report('nat-addresses needs return-path: nat', 'nat-addresses');
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    if (ranges.filter((text) => parseRange(text)?.family === family).length > 1)
+      report(`nat-addresses names more than one range of ${FAMILIES[family]}`, 'nat-addresses');
+  }
+}
+
 /** What no client gets (addresses.ts). */
 function isReserved(pool: Cidr, address: Uint8Array): boolean {
   const host = toBigint(address) - toBigint(pool.network);
@@ -245,3 +257,5 @@ async function isFolder(path: string): Promise<boolean> {
     () => false,
   );
 }
+
+const FAMILIES = { ipv4: 'IPv4', ipv6: 'IPv6' };

@@ -19,10 +19,12 @@ import {
   familyOf,
   formatAddress,
   formatCidr,
+  formatRange,
   MAX_BANNER_BYTES,
   MIN_TUNNEL_MTU_BYTES,
   parseAddress,
   parseCidr,
+  parseRange,
 } from '@sallyport/protocol';
 import type { IpFamily } from '@sallyport/protocol';
 import { CLUSTER_KEYS, NODE_ADDRESS_KEY } from './settings-cluster.ts';
@@ -66,6 +68,13 @@ function readCidr(value: string): Parsed<string> {
 }
 
 const cidr = parsed<string>('a CIDR', readCidr);
+
+const addressRange = parsed<string>('an address or FIRST-LAST', (value) => {
+  const range = parseRange(value);
+  return range
+    ? { value: formatRange(range) }
+    : { problem: 'is no address and no range; write for example 192.0.2.8-192.0.2.15' };
+});
 
 function pool(family: IpFamily, shortest: number, longest: number): ValueType<string> {
   const what = `${FAMILIES[family]} network`;
@@ -434,16 +443,18 @@ export const SETTINGS_KEYS = {
     about: 'What accepts connections and speaks TLS.',
     example: 'auto',
   }),
-  'return-path': key(
-    choiceBut({ routed: 'is not built yet; write nat or none' }, 'nat', 'none', 'routed'),
-    'nat',
-    {
-      reloads: false,
-      about:
-        'How answers find back to clients: nat (the gateway sets masquerading up) or none (you have routes to the pools). In a cluster (with redis) it must be given.',
-      example: 'none',
-    },
-  ),
+  'return-path': key(choice('nat', 'none', 'routed'), 'nat', {
+    reloads: false,
+    about:
+      'How answers find back to clients (docs/return-path.md). nat: the node translates; when a client moves to another node it keeps address and login, but its open connections are reset. routed: the node sets a kernel route for each client, which a routing daemon spreads; open connections survive a move, but the network must take a route per client. none: the node sets nothing; you have routes to the pools, and make them follow a client that moves. In a cluster (with redis) it must be given.',
+    example: 'routed',
+  }),
+  'nat-addresses': key(listOf(addressRange), [], {
+    reloads: false,
+    about:
+      'With return-path nat: what clients are translated to, one address or range for IPv4 and one for IPv6. The network must deliver them to this node. Without: the address of the interface that packets leave by.',
+    example: '192.0.2.8-192.0.2.15',
+  }),
   node: { kind: 'section', about: 'This node of a cluster.', keys: NODE_KEYS } satisfies Section<
     typeof NODE_KEYS
   >,

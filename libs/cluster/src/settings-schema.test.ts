@@ -96,7 +96,11 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
   ['admin-address: "localhost:99999"', 4, /names no port/],
   ['engine: native', 4, /engine "native" is not built yet; write auto or portable/],
   ['listener: native', 4, /listener "native" is not built yet/],
-  ['return-path: routed', 4, /return-path "routed" is not built yet/],
+  ['return-path: bgp', 4, /must be one of nat, none, routed/],
+  ['nat-addresses: 192.0.2.9-192.0.2.8', 4, /nat-addresses "192.0.2.9-192.0.2.8" is no address and no range/],
+  ['nat-addresses: 192.0.2.0/24', 4, /is no address and no range/],
+  ['nat-addresses: [192.0.2.8, fd00::8, 192.0.2.9]', 4, /names more than one range of IPv4/],
+  ['return-path: routed\nnat-addresses: 192.0.2.8', 5, /nat-addresses needs return-path: nat/],
   ['rekey-method: ssl', 4, /refused: it needs renegotiation/],
   ['rekey-method: none', 4, /refused: Secure Client/],
   ['rekey-time: 0', 4, /rekey-time must be/],
@@ -230,7 +234,7 @@ pki: { ca: c, cert: d, key: e }
 services: { auth: ["127.0.0.1:1"] }
 listen: { auth: "127.0.0.1:1" }
 `);
-  const { waiting } = reloadSettings(settingsIn(GOOD), changed);
+  const { waiting } = reloadSettings(settingsIn(`${GOOD}nat-addresses: 192.0.2.8\n`), changed);
   const documented = new Set(
     keyPlaces(SETTINGS_KEYS)
       .filter(({ key }) => !key.reloads)

@@ -134,6 +134,7 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
     engine: values.engine ?? SETTINGS_KEYS.engine.default,
     listener: values.listener ?? SETTINGS_KEYS.listener.default,
     returnPath: values['return-path'] ?? SETTINGS_KEYS['return-path'].default,
+    natAddresses: values['nat-addresses'] ?? SETTINGS_KEYS['nat-addresses'].default,
     ...cluster,
     node: {
       name: node.name ?? nodeKeys.name.default,
@@ -231,6 +232,7 @@ const START_ONLY = {
   engine: 'engine',
   listener: 'listener',
   'return-path': 'returnPath',
+  'nat-addresses': 'natAddresses',
   node: 'node',
   redis: 'redis',
   kafka: 'kafka',

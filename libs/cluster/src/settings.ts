@@ -22,6 +22,8 @@ export interface Settings extends ClusterSettings {
   engine: 'auto' | 'portable' | 'native';
   listener: 'auto' | 'portable' | 'native';
   returnPath: 'nat' | 'none' | 'routed';
+  /** With `nat`: addresses or FIRST-LAST to translate to, one per family at most; none = the address of the way out. */
+  natAddresses: string[];
   node: {
     name: string;
     number: number;

@@ -8,12 +8,20 @@ export class CommandFailed extends Error {
   }
 }
 
+/** @returns standard output of `attempt`. @throws CommandFailed also when the program said no. */
+export async function run(program: string, args: readonly string[], input = ''): Promise<string> {
+  const { code, stdout, stderr } = await attempt(program, args, input);
+  if (code === 0) return stdout;
+  const said = stderr.trim().split('\n').at(-1) ?? '';
+  throw new CommandFailed(`${program} ${args.join(' ')} failed: ${said || `exit code ${code}`}`);
+}
+
 /**
- * Runs a program without a shell, in the C locale, for at most `COMMAND_SECONDS`.
+ * Runs a program without a shell, in the C locale, for at most `COMMAND_SECONDS`, to its own end.
  * @param input for its standard input.
- * @returns its standard output.
+ * @throws CommandFailed if it is missing or did not end by itself.
  */
-export function run(program: string, args: readonly string[], input = ''): Promise<string> {
+export function attempt(program: string, args: readonly string[], input = ''): Promise<Attempt> {
   return new Promise((resolve, reject) => {
     const child = execFile(
       program,
@@ -24,21 +32,27 @@ export function run(program: string, args: readonly string[], input = ''): Promi
         env: { PATH: SEARCH_PATH, LC_ALL: 'C' },
       },
       (error, stdout, stderr) => {
-        if (!error) {
-          resolve(stdout);
+        const code = error ? error.code : 0;
+        if (typeof code === 'number') {
+          resolve({ code, stdout, stderr });
           return;
         }
-        const missing = error.code === 'ENOENT';
-        const said = stderr.trim().split('\n').at(-1) ?? '';
-        const text = missing
-          ? `The program ${program} is missing: install the package ${PACKAGES[program] ?? program}.`
-          : `${program} ${args.join(' ')} failed: ${said || error.message}`;
+        const text =
+          code === 'ENOENT'
+            ? `The program ${program} is missing: install the package ${PACKAGES[program] ?? program}.`
+            : `${program} ${args.join(' ')} failed: ${error?.message ?? 'no exit code'}`;
         reject(new CommandFailed(text, { cause: error }));
       },
     );
     child.stdin?.on('error', () => undefined);
     child.stdin?.end(input);
   });
+}
+
+export interface Attempt {
+  code: number;
+  stdout: string;
+  stderr: string;
 }
 
 const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';

@@ -6,8 +6,10 @@ export interface EngineSettings {
   engine: 'auto' | 'portable' | 'native';
   /** Name of the TUN device. */
   device: string;
-  /** CIDRs of all pools, IPv4 and IPv6: the device gets the first host of each, and their routes. */
+  /** CIDRs of all pools, IPv4 and IPv6: the device gets the first host of each. */
   pools: readonly string[];
+  /** Whether the device gets the routes of the pools; default yes. With `return-path: routed` each tunnel has its own. */
+  poolRoutes?: boolean;
   /** MTU of the device; default `DEVICE_MTU_BYTES`. Smaller tunnels have their own. */
   mtuBytes?: number;
   /** Somebody took the device away: no packet passes any more, and the process should end with an error. */
@@ -19,8 +21,8 @@ export interface EngineSettings {
 /** Opens the device. @throws Error with one sentence for the operator. */
 export async function createEngine(settings: EngineSettings): Promise<Engine> {
   if (settings.engine === 'native') throw new Error(NATIVE_MISSING);
-  const { device, pools, mtuBytes = DEVICE_MTU_BYTES, onLost, onRestored } = settings;
-  return new PortableEngine(await openTun({ device, pools, mtuBytes, onLost, onRestored }));
+  const { device, pools, poolRoutes = true, mtuBytes = DEVICE_MTU_BYTES, onLost, onRestored } = settings;
+  return new PortableEngine(await openTun({ device, pools, poolRoutes, mtuBytes, onLost, onRestored }));
 }
 
 export const NATIVE_MISSING = 'The native engine is not built yet: set engine to auto or portable.';

@@ -17,7 +17,7 @@ import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
  * The TUN device by the package `tuntap2`; the only file on it.
  *
  * 1. The package opens /dev/net/tun; the kernel names the device.
- * 2. It gets our name, MTU and queue, the gateway's address in each pool, and a route for each pool.
+ * 2. It gets our name, MTU and queue, the gateway's address in each pool, and a route for each pool if these are wanted.
  * 3. One read at a time, into one buffer. It sits in a thread of libuv's pool all the time: UV_THREADPOOL_SIZE ≥ 8.
  * 4. Deleting the device ends the waiting read; then the descriptor is closed. When the process dies the kernel does
  *    both, and its addresses and routes go with it.
@@ -44,6 +44,8 @@ export interface TunSettings {
   mtuBytes: number;
   /** CIDRs of all pools, IPv4 and IPv6. */
   pools: readonly string[];
+  /** Whether the device takes all packets for the pools; else whoever sets routes of tunnels says which. */
+  poolRoutes: boolean;
   /** Somebody took the device away, for example by `ip link delete`: no packet passes any more. */
   onLost?: (() => void) | undefined;
   /** Somebody set it down or took routes away: it is as it was again. */
@@ -201,7 +203,7 @@ async function configureDevice(settings: TunSettings): Promise<void> {
   const pools = settings.pools.map(parseCidr).filter((pool) => pool !== undefined);
   const up = ['mtu', String(settings.mtuBytes), 'txqueuelen', String(DEVICE_QUEUE_PACKETS), 'up'];
   // No link-local address: nobody is there to hear its announcements.
-  await run('ip', ['link', 'set', 'dev', device, 'addrgenmode', 'none']);
+  await run('ip', ['link', 'set', 'dev', device, 'alias', DEVICE_ALIAS, 'addrgenmode', 'none']);
   await run('ip', ['link', 'set', 'dev', device, ...up]);
   for (const address of gatewayAddresses(pools)) {
     const length = address.includes(':') ? '128' : '32';
@@ -214,6 +216,7 @@ async function configureDevice(settings: TunSettings): Promise<void> {
       ...(length === '128' ? ['nodad'] : []),
     ]);
   }
+  if (!settings.poolRoutes) return;
   for (const pool of new Set(pools.map(formatCidr))) {
     const family = pool.includes(':') ? '-6' : '-4';
     await run('ip', [family, 'route', 'replace', pool, 'dev', device, 'proto', String(ROUTE_PROTOCOL)]);
@@ -221,7 +224,8 @@ async function configureDevice(settings: TunSettings): Promise<void> {
 }
 
 /** Without its routes no packet comes to it; the kernel drops them with the link. */
-async function hasRoutes({ device, pools }: TunSettings): Promise<boolean> {
+async function hasRoutes({ device, pools, poolRoutes }: TunSettings): Promise<boolean> {
+  if (!poolRoutes) return true; // Those of the tunnels are the return path's.
   const wanted = pools.map(parseCidr).filter((pool) => pool !== undefined);
   const present = new Set<string>();
   for (const family of new Set(wanted.map((pool) => pool.family)))
@@ -244,6 +248,8 @@ function isConstructor(value: unknown): value is new () => unknown {
   return typeof value === 'function';
 }
 
+/** By which a gateway knows the devices of others on its host. */
+export const DEVICE_ALIAS = 'sallyport';
 /** Our number in `ip route … proto`, so that we know our own routes. Not one of rtnetlink(7) or of a routing daemon. */
 export const ROUTE_PROTOCOL = 183;
 /** Largest IP packet. */

@@ -9,7 +9,7 @@ import { attach, CONTRACT_POOLS, HOST_PORT, IPV4, IPV6, text, udpPacket, udpPayl
 import { createEngine } from './create.ts';
 import { prepareHost, recoverHost } from './host.ts';
 import { inNamespace } from './namespace.ts';
-import { preflight, ROUTED_MISSING } from './preflight.ts';
+import { preflight } from './preflight.ts';
 
 inNamespace(import.meta.url, () => {
   test("a client reaches a host behind the gateway by the gateway's address, and hears it, over IPv4 and IPv6", async (t) => {
@@ -51,6 +51,28 @@ inNamespace(import.meta.url, () => {
     engine.write(1, [udpPacket(IPV4.clients[0], behind.ipv4, text('who am I?'))]);
     assert.equal(udpPayload(await client.next()), IPV4.clients[0]);
     assert.doesNotMatch(nft('list', 'ruleset'), /sallyport/);
+  });
+
+  test('with a range a client is translated to an address of it, always the same', async (t) => {
+    const behind = await hostBehind(t);
+    for (const last of [8, 9, 10]) ip('address', 'add', `192.0.2.${last}/32`, 'dev', 'spgw0');
+    const engine = await createEngine({ engine: 'auto', device: 'sphost0', pools: CONTRACT_POOLS });
+    t.after(() => engine.close());
+    const host = await prepareHost({ ...settings(t), natAddresses: ['192.0.2.8-192.0.2.10'] });
+    t.after(() => host.close());
+    assert.deepEqual(
+      [...nft('list', 'ruleset').matchAll(/(snat|masquerade).*/g)].map(([rule]) => rule),
+      ['snat ip to 192.0.2.8-192.0.2.10 fully-random,persistent', 'masquerade fully-random'],
+    );
+    const client = attach(engine, 1, IPV4.clients[0]);
+    const seen = new Set<string>();
+    for (let n = 0; n < 8; n += 1) {
+      engine.write(1, [udpPacket(IPV4.clients[0], behind.ipv4, text('who am I?'), [4000 + n, HOST_PORT])]);
+      seen.add(udpPayload(await client.next()));
+    }
+    assert.match([...seen].join(), /^192\.0\.2\.([89]|10)$/);
+    const { connections = 0, limit = 0 } = host.returnPath.stats().translation ?? {};
+    assert.ok(connections >= 8 && limit > connections, `${connections} of ${limit}`);
   });
 
   test('close puts everything back and leaves the rules of others alone', async (t) => {
@@ -103,12 +125,16 @@ inNamespace(import.meta.url, () => {
     const one = await createEngine({ engine: 'auto', device: 'sphost0', pools: ['10.90.0.0/24'] });
     t.after(() => one.close());
     const first = await prepareHost({ ...settings(t), pools: ['10.90.0.0/24'] });
-    const two = await createEngine({ engine: 'auto', device: 'sphost1', pools: ['10.91.0.0/24'] });
+    // One without a route, since nobody is connected.
+    const quiet = { engine: 'auto', device: 'sphost1', pools: ['10.91.0.0/24'], poolRoutes: false } as const;
+    const two = await createEngine(quiet);
     t.after(async () => {
       await two.close();
       writeFileSync('/proc/sys/net/ipv4/ip_forward', '0');
     });
-    const second = await prepareHost({ ...settings(t), device: 'sphost1', pools: ['10.91.0.0/24'] });
+    const second = await prepareHost({
+      ...{ ...settings(t), device: 'sphost1', pools: ['10.91.0.0/24'], returnPath: 'routed' },
+    });
     await first.close();
     assert.equal(sysctl('net/ipv4/ip_forward'), '1');
     assert.doesNotMatch(nft('list', 'ruleset'), /sallyport_sphost0/);
@@ -160,6 +186,7 @@ inNamespace(import.meta.url, () => {
     const before = picture();
     const where = settings(t);
     await assert.rejects(prepareHost({ ...where, device: 'x; flush ruleset' }), /device/);
+    await assert.rejects(prepareHost({ ...where, natAddresses: ['192.0.2.8; drop'] }), /nat-addresses/);
     const file = join(where.stateDir, 'host.json');
     for (const sysctls of [
       [['kernel/core_pattern', '1']],
@@ -192,8 +219,8 @@ inNamespace(import.meta.url, () => {
     assert.deepEqual(await overlapping('10.93.0.0/16', 'fd00:93::/48', '10.94.0.0/16', 'fd00:94::/48'), []);
   });
 
-  test('preflight names a missing TUN device, a bad pool, and a return path that is not there yet', async () => {
-    const base = { device: 'sphost0', pools: ['10.94.0.0/16'], returnPath: 'nat' } as const;
+  test('preflight names a missing TUN device and a bad pool', async () => {
+    const base = { device: 'sphost0', pools: ['10.94.0.0/16'] };
     assert.deepEqual(await preflight(base), []);
     const missing = await preflight(base, '/dev/net/none');
     assert.deepEqual(
@@ -205,9 +232,6 @@ inNamespace(import.meta.url, () => {
       invalid.map(({ kind }) => kind),
       ['pool-invalid'],
     );
-    assert.deepEqual(await preflight({ ...base, returnPath: 'routed' }), [
-      { kind: 'return-path', text: ROUTED_MISSING },
-    ]);
     for (const problem of [...missing, ...invalid]) assert.match(problem.text, /^[^\n]+\.$/);
   });
 
@@ -215,7 +239,7 @@ inNamespace(import.meta.url, () => {
     const source = `
       import { preflight } from ${JSON.stringify(new URL('./preflight.js', import.meta.url).href)};
       process.setgroups([]); process.setgid(65534); process.setuid(65534);
-      console.log(JSON.stringify(await preflight({ device: 'sphost0', pools: [], returnPath: 'nat' })));`;
+      console.log(JSON.stringify(await preflight({ device: 'sphost0', pools: [] })));`;
     const output = execFileSync(process.execPath, ['--input-type=module', '-e', source], {
       encoding: 'utf8',
     });
@@ -232,7 +256,7 @@ function settings(t: TestContext) {
 }
 
 async function overlapping(...pools: string[]): Promise<string[]> {
-  const problems = await preflight({ device: 'sphost0', pools, returnPath: 'nat' });
+  const problems = await preflight({ device: 'sphost0', pools });
   return problems.map(
     ({ text: said }) =>
       /overlaps (?:the route )?(.*?):? ?choose|overlaps (?:the route )?(.*?): /

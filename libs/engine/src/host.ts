@@ -1,26 +1,31 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { parseCidr, formatCidr } from '@sallyport/protocol';
+import { parseCidr } from '@sallyport/protocol';
 import { CommandFailed, run } from './commands.ts';
-import { ROUTE_PROTOCOL } from './device.tuntap.ts';
-import { hostRoutes, isRecord } from './ip-command.ts';
-import { ROUTED_MISSING } from './preflight.ts';
+import { Conntrack } from './conntrack.ts';
+import { DEVICE_ALIAS } from './device.tuntap.ts';
+import { devicesWithAlias, isRecord } from './ip-command.ts';
+import { natRanges, NAT_PATH, translationTable } from './return-path.nat.ts';
+import { RoutedPath } from './return-path.routed.ts';
+import { NO_RETURN_PATH, type ReturnPath } from './return-path.ts';
 
 /**
  * What the gateway does to its host besides the TUN device, and how it is undone:
  *
- *   return-path: nat    one nftables table of our own, `inet sallyport_DEVICE`, that masquerades the pools
+ *   return-path: nat    one nftables table of our own, `inet sallyport_DEVICE`, that translates the pools' addresses
  *   IP forwarding       switched on, IPv6 only with an IPv6 pool
+ *
+ * `return-path: routed` sets routes on the TUN device, which go with it (return-path.routed.ts).
  *
  * Every change is written to `host.json` in the state folder before it is made. `close` puts everything back; after a
  * kill the next start with the same state folder does so first, unless the machine was started anew since.
  */
 export async function prepareHost(settings: HostSettings): Promise<Host> {
-  if (settings.returnPath === 'routed') throw new Error(ROUTED_MISSING);
   const file = join(settings.stateDir, 'host.json');
   await recoverHost(settings.stateDir);
   const table = tableName(settings.device);
+  const ranges = natRanges(settings.natAddresses ?? []);
   const pools = settings.pools.map(parseCidr).filter((pool) => pool !== undefined);
   const sysctls = wantedSysctls(
     settings.device,
@@ -36,15 +41,21 @@ export async function prepareHost(settings: HostSettings): Promise<Host> {
   try {
     for (const [name, value] of sysctls) setSysctl(name, value);
     if (settings.returnPath === 'nat')
-      await run('nft', ['-f', '-'], masquerade(table, settings.device, pools.map(formatCidr)));
+      await run(
+        'nft',
+        ['-f', '-'],
+        freshTable(table, translationTable(table, settings.device, pools, ranges)),
+      );
   } catch (error) {
     await undo(file, changes, settings.device);
     throw error;
   }
+  const returnPath = openReturnPath(settings);
   let closing: Promise<void> | undefined;
   return {
     warnings: await forwardWarnings(settings.device),
-    close: () => (closing ??= undo(file, changes, settings.device)),
+    returnPath,
+    close: () => (closing ??= returnPath.close().then(() => undo(file, changes, settings.device))),
   };
 }
 
@@ -53,13 +64,18 @@ export interface HostSettings {
   returnPath: 'nat' | 'none' | 'routed';
   /** CIDRs of all pools. */
   pools: readonly string[];
+  /** With `nat`: what it translates to, one address or FIRST-LAST per family. Default: the address of the way out. */
+  natAddresses?: readonly string[];
   /** Folder that outlives the process. */
   stateDir: string;
+  /** Something that is tried again keeps failing: one sentence or the words of a program. */
+  onProblem?: (problem: string) => void;
 }
 
 export interface Host {
   /** Sentences for the operator about what may keep packets from passing. */
   readonly warnings: readonly string[];
+  readonly returnPath: ReturnPath;
   /** Puts everything back. Idempotent. */
   close(): Promise<void>;
 }
@@ -123,11 +139,8 @@ function wantedSysctls(device: string, ipv6: boolean): [name: string, value: str
   return wanted.filter(([name, value]) => getSysctl(name) !== value);
 }
 
-/** Other devices with routes of ours. */
 async function otherGateways(own: string | undefined): Promise<number> {
-  const routes = await hostRoutes();
-  return routes.filter(({ device, protocol }) => protocol === String(ROUTE_PROTOCOL) && device !== own)
-    .length;
+  return (await devicesWithAlias(DEVICE_ALIAS)).filter((device) => device !== own).length;
 }
 
 function bootId(): string {
@@ -155,17 +168,15 @@ function setSysctl(name: string, value: string): void {
   }
 }
 
+function openReturnPath({ returnPath, device, onProblem = () => undefined }: HostSettings): ReturnPath {
+  if (returnPath === 'none') return NO_RETURN_PATH;
+  if (returnPath === 'nat') return NAT_PATH;
+  return new RoutedPath({ device, conntrack: new Conntrack(), onProblem });
+}
+
 /** One transaction: what a former process left in the table is replaced. */
-function masquerade(table: string, device: string, pools: readonly string[]): string {
-  const rule = (family: string, list: readonly string[]): string =>
-    list.length === 0 ? '' : `    ${family} saddr { ${list.join(', ')} } oifname != "${device}" masquerade\n`;
-  const ipv6 = pools.filter((pool) => pool.includes(':'));
-  const ipv4 = pools.filter((pool) => !pool.includes(':'));
-  return (
-    `add table inet ${table}\ndelete table inet ${table}\n` +
-    `table inet ${table} {\n  chain postrouting {\n    type nat hook postrouting priority 100; policy accept;\n` +
-    `${rule('ip', ipv4)}${rule('ip6', ipv6)}  }\n}\n`
-  );
+function freshTable(table: string, text: string): string {
+  return `add table inet ${table}\ndelete table inet ${table}\n${text}`;
 }
 
 /** @throws Error if the name is none of a device: it goes into nftables' own language (S15). */

@@ -4,3 +4,4 @@ export * from './engine.ts';
 export * from './host.ts';
 export * from './portable.ts';
 export * from './preflight.ts';
+export * from './return-path.ts';

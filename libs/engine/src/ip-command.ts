@@ -1,5 +1,5 @@
 import { parseCidr, type Cidr } from '@sallyport/protocol';
-import { run } from './commands.ts';
+import { attempt, CommandFailed, run } from './commands.ts';
 
 /** Address on an interface, from `ip -json address`. */
 export interface InterfaceAddress {
@@ -39,6 +39,37 @@ export async function hostRoutes(only?: 'ipv4' | 'ipv6', device?: string): Promi
     }
   }
   return found;
+}
+
+export async function devicesWithAlias(alias: string): Promise<string[]> {
+  const links = records(await ipJson(['link', 'show']));
+  return links.filter((link) => link['ifalias'] === alias).map((link) => text(link['ifname']));
+}
+
+/**
+ * Runs lines of `ip -batch`; one that fails does not keep the others from running.
+ * @param lines without the word `ip`.
+ * @returns by its index what was said about each line that failed.
+ * @throws CommandFailed when it is unknown which lines were done.
+ */
+export async function ipBatch(lines: readonly string[]): Promise<Map<number, string>> {
+  const input = lines.map((line) => `${line}\n`).join('');
+  const { code, stderr } = await attempt('ip', ['-force', '-batch', '-'], input);
+  const failed = new Map<number, string>();
+  let said = '';
+  for (const line of stderr.split('\n')) {
+    const number = /^Command failed -:(\d+)$/.exec(line)?.[1];
+    if (number === undefined) {
+      if (line !== '') said = line;
+      continue;
+    }
+    failed.set(Number(number) - 1, said);
+    said = '';
+  }
+  // 1 = some lines failed. It ends early with others when it cannot read a line at all.
+  if (code > 1 || (code === 1) !== failed.size > 0)
+    throw new CommandFailed(`ip -batch failed: ${said || `exit code ${code}`}`);
+  return failed;
 }
 
 async function ipJson(args: readonly string[]): Promise<unknown> {

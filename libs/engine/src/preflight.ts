@@ -7,18 +7,16 @@ export interface PreflightSettings {
   device: string;
   /** CIDRs of all pools. */
   pools: readonly string[];
-  returnPath: 'nat' | 'none' | 'routed';
 }
 
 /** What keeps the gateway from starting: one sentence that says what to do. */
 export interface Problem {
-  kind: 'not-root' | 'no-tun' | 'pool-invalid' | 'pool-overlap' | 'return-path';
+  kind: 'not-root' | 'no-tun' | 'pool-invalid' | 'pool-overlap';
   text: string;
 }
 
 /** Looks, changes nothing. An empty list: the gateway can start here. */
 export async function preflight(settings: PreflightSettings, tunPath = '/dev/net/tun'): Promise<Problem[]> {
-  if (settings.returnPath === 'routed') return [{ kind: 'return-path', text: ROUTED_MISSING }];
   const problems: Problem[] = [];
   if (!mayChangeNetwork(readFileSync('/proc/self/status', 'latin1'))) {
     problems.push({
@@ -91,8 +89,6 @@ function tunProblem(path: string): Problem | undefined {
     return { kind: 'no-tun', text };
   }
 }
-
-export const ROUTED_MISSING = 'The return path routed is not there yet: set return-path to nat or none.';
 
 const CAP_NET_ADMIN = 12n;
 /** rt_protos of routing daemons, by name and by number (rtnetlink). */

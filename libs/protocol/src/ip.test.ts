@@ -6,10 +6,12 @@ import {
   dottedMask,
   formatAddress,
   formatCidr,
+  formatRange,
   fromBigint,
   gatewayOf,
   parseAddress,
   parseCidr,
+  parseRange,
   toBigint,
 } from './ip.ts';
 
@@ -96,6 +98,27 @@ test('knows what lies in a CIDR, and which two meet', () => {
     cidrContains(inside, Uint8Array.of(10, 90, 128, 1)) &&
       !cidrContains(inside, Uint8Array.of(10, 90, 127, 255)),
   );
+});
+
+test('reads ranges of addresses, and single ones', () => {
+  const read = (text: string) => {
+    const range = parseRange(text);
+    return range && `${range.family} ${formatRange(range)}`;
+  };
+  assert.equal(read('192.0.2.8-192.0.2.15'), 'ipv4 192.0.2.8-192.0.2.15');
+  assert.equal(read('192.0.2.8'), 'ipv4 192.0.2.8');
+  assert.equal(read('192.0.2.8-192.0.2.8'), 'ipv4 192.0.2.8');
+  assert.equal(read('FD00::1-fd00:0::ff'), 'ipv6 fd00::1-fd00::ff');
+  const wrong = [
+    '',
+    '-',
+    '192.0.2.8-',
+    '192.0.2.9-192.0.2.8',
+    '192.0.2.8-fd00::1',
+    '192.0.2.0/24',
+    '::1-::2-::3',
+  ];
+  for (const text of wrong) assert.equal(read(text), undefined, text);
 });
 
 test('names the gateway of a pool', () => {

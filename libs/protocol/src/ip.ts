@@ -55,6 +55,27 @@ export function formatCidr(cidr: Cidr): string {
   return `${formatAddress(cidr.network)}/${cidr.prefixLength}`;
 }
 
+/** From `first` to `last`, both included. */
+export interface AddressRange {
+  family: IpFamily;
+  first: Uint8Array;
+  last: Uint8Array;
+}
+
+/** Reads `192.0.2.8-192.0.2.15`, or one address. @returns undefined also for one whose end comes before its start. */
+export function parseRange(text: string): AddressRange | undefined {
+  const [from = '', to = from, more] = text.split('-');
+  const first = parseAddress(from);
+  const last = parseAddress(to);
+  if (!first || last?.length !== first.length || more !== undefined) return undefined;
+  return toBigint(first) <= toBigint(last) ? { family: familyOf(first), first, last } : undefined;
+}
+
+export function formatRange({ first, last }: AddressRange): string {
+  const [from, to] = [formatAddress(first), formatAddress(last)];
+  return from === to ? from : `${from}-${to}`;
+}
+
 export function cidrContains(cidr: Cidr, address: Uint8Array): boolean {
   if (address.length !== cidr.network.length) return false;
   return cidr.network.every((byte, at) => byte === ((address[at] ?? 0) & maskByte(cidr.prefixLength, at)));

@@ -11,9 +11,9 @@ export async function placeProblems(
   settings: Settings,
   { portIsHeld }: { portIsHeld: boolean },
 ): Promise<string[]> {
-  const { device, returnPath } = settings;
+  const { device } = settings;
   const pools = Object.values(poolsOf(settings)).flat();
-  const found = await preflight({ device, pools, returnPath });
+  const found = await preflight({ device, pools });
   const notRoot = found.find(({ kind }) => kind === 'not-root');
   if (notRoot) return [notRoot.text]; // the others follow from it
   const problems = found.map(({ text }) => text);

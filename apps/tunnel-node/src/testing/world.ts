@@ -13,7 +13,7 @@ import {
   type Sessions,
   type Upstream,
 } from '@sallyport/cluster';
-import { MemoryDevice, PortableEngine } from '@sallyport/engine';
+import { MemoryDevice, NO_RETURN_PATH, PortableEngine, type ReturnPath } from '@sallyport/engine';
 import type { Grant, Origin } from '@sallyport/protocol';
 import type { EdgeLimits, UpstreamName } from '../edge.ts';
 import { TlsListener, type ListenerLimits } from '../listener.tls.ts';
@@ -65,6 +65,7 @@ export class World {
         ...{ listenHost: '127.0.0.1', tcpPort: 0, maxConnectionsPerAddress: 0, trustedProxies: [], strap },
       },
       ...{ certificates, engine, events, metrics, listener, log: silent },
+      returnPath: options.returnPath ?? NO_RETURN_PATH,
       node: { name: 'n1', incarnation: 'first' },
       sessions: options.store?.(sessions) ?? sessions,
       upstreams: Promise.resolve({ portal: options.portal ?? hello, downloader: hello }),
@@ -142,6 +143,7 @@ class WatchedListener extends TlsListener {
 }
 
 export interface WorldOptions {
+  returnPath?: ReturnPath;
   strap?: StrapMode;
   connectsAtOnce?: number;
   checkpointSeconds?: number;

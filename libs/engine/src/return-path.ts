@@ -1,0 +1,44 @@
+import type { Owner } from './routes.ts';
+
+/**
+ * How answers find back to the clients of this node. Forms: `routed` (return-path.routed.ts) sets a kernel route for each
+ * tunnel; with `nat` and `none` nothing depends on which tunnels there are.
+ */
+export interface ReturnPath {
+  /** This node takes the packets for these addresses from now on, instead of any node that took them before. */
+  announce(tunnelId: number, addresses: Owner): void;
+  /** Idempotent. Addresses that another tunnel of this node has announced meanwhile stay. */
+  withdraw(tunnelId: number): void;
+  stats(): ReturnPathStats;
+  /** Ends what it started; what it set in the kernel goes with the device. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface ReturnPathStats {
+  routes?: RouteStats;
+  translation?: TranslationStats;
+}
+
+export interface RouteStats {
+  /** Prefixes that are announced. */
+  announced: number;
+  /** Prefixes whose routes the kernel does not have as they should be, yet. */
+  waiting: number;
+  /** Changes that the kernel refused since the start; each is tried again. */
+  failures: number;
+}
+
+/** Each connection that is translated takes a port of an address of ours. */
+export interface TranslationStats {
+  connections: number;
+  /** More than these the kernel does not track. */
+  limit: number;
+}
+
+/** `none`: the operator's routers know the way to the pools. */
+export const NO_RETURN_PATH: ReturnPath = {
+  announce: () => undefined,
+  withdraw: () => undefined,
+  stats: () => ({}),
+  close: () => Promise.resolve(),
+};
