@@ -20,6 +20,7 @@ import {
 import { Balancer, type BalancerKind } from './balancer.ts';
 import { HAS_SUPERVISOR, Member, type NodeMember } from './member.ts';
 import { clientPlace, GATEWAY, LAN, nodePlace, openNetwork } from './network.ts';
+import { Router } from './router.ts';
 import { GATEWAY_PORT, planServices, type Services } from './services.ts';
 
 export interface ClusterOptions {
@@ -48,9 +49,11 @@ export class Cluster {
   readonly #ports: Ports;
   readonly #forwards: readonly Server[];
   readonly #clients: number;
+  readonly #router: Router | undefined;
 
   static async open(options: ClusterOptions = {}): Promise<Cluster> {
     const { nodes = 3, clients = 100, balancer: kind = 'redispatch', say = () => {} } = options;
+    const { returnPath = 'routed' } = options;
     say(`making ${nodes} nodes and ${clients} clients`);
     const lab = await openNetwork(nodes, clients);
     try {
@@ -63,17 +66,18 @@ export class Cluster {
       const server = await authority.server('ecdsa', 'vpn.example.test', addresses);
       const services = await planServices({
         ...{ lab, nodes, server, usersFile, redisPort: ports.redis, kafkaPort: ports.kafka },
-        returnPath: options.returnPath ?? 'nat',
+        returnPath,
         proxied: kind === 'redispatch',
         settings: options.settings ?? {},
       });
       const kafka = kafkaMember(lab, ports);
+      const router = returnPath === 'routed' ? new Router(lab, nodes) : undefined;
       await startAll(services, kafka, lab, say);
       const balancer = await Balancer.open(lab, nodes, kind);
       await balancer.whenReady(nodes);
       const forwards = await Promise.all([forward(lab, ports.redis), forward(lab, ports.kafka)]);
       const pin = pinOf(server.cert);
-      return new Cluster({ lab, pin, users, balancer, services, kafka, ports, forwards, clients });
+      return new Cluster({ lab, pin, users, balancer, services, kafka, ports, forwards, clients, router });
     } catch (error) {
       await lab.close();
       throw error;
@@ -90,6 +94,7 @@ export class Cluster {
     this.#ports = parts.ports;
     this.#forwards = parts.forwards;
     this.#clients = parts.clients;
+    this.#router = parts.router;
   }
 
   /** Of the broker, not of what started it. */
@@ -197,6 +202,7 @@ export class Cluster {
   async close(): Promise<void> {
     for (const server of this.#forwards) server.close();
     await this.balancer.close();
+    this.#router?.close();
     await this.lab.close();
   }
 }
@@ -205,6 +211,7 @@ interface ClusterParts extends Pick<Cluster, 'lab' | 'pin' | 'users' | 'balancer
   ports: Ports;
   forwards: readonly Server[];
   clients: number;
+  router: Router | undefined;
 }
 
 interface Ports {

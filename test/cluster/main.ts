@@ -62,16 +62,16 @@ const OPTIONS = {
   nodes: { type: 'string', default: '3' },
   clients: { type: 'string', default: '100' },
   balancer: { type: 'string', default: 'redispatch' },
-  'return-path': { type: 'string', default: 'nat' },
+  'return-path': { type: 'string', default: 'routed' },
   help: { type: 'boolean' },
 } as const;
-const RETURN_PATHS = ['nat', 'routed'] as const;
+const RETURN_PATHS = ['routed', 'nat'] as const;
 const INTERRUPTED = 130;
 const HELP = `npm run cluster [-- OPTION...]
   --nodes N          tunnel nodes (3)
   --clients N        client namespaces, each with an address (100)
   --balancer KIND    redispatch (default): haproxy goes to another node when one refuses; kube-proxy: nftables alone
-  --return-path HOW  nat (default) or routed
+  --return-path HOW  routed (default) or nat
 `;
 
 main(process.argv.slice(2)).then(

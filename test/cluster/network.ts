@@ -7,7 +7,8 @@
  *                                    │ 2001:db8:1::1              ├── n2 ──┼── 198.51.100.0/24 ── lan
  *                                    └────────────────────────────└── n3 ──┘   2001:db8:2::/64
  *
- * Clients reach the balancer by its own address, and each node by the node's. Nodes answer by way of the balancer.
+ * Clients reach the balancer by its own address, and each node by the node's. Nodes answer by way of the balancer, and
+ * everything else that they send leaves by the LAN.
  */
 import { each, ipBatch, Lab, run } from '../harness/index.ts';
 
@@ -22,6 +23,8 @@ export const GATEWAY: Place = { ipv4: '192.0.2.1', ipv6: '2001:db8:1::1' };
 export const BALANCER: Place = { ipv4: '10.30.0.1', ipv6: '2001:db8:30::1' };
 export const CORE: Place = { ipv4: '10.30.0.2', ipv6: '2001:db8:30::2' };
 export const LAN: Place = { ipv4: '198.51.100.2', ipv6: '2001:db8:2::2' };
+/** Addresses inside the tunnels. */
+export const POOL: Place = { ipv4: '10.77.0.0/16', ipv6: 'fd00:77::/64' };
 export const LAN_NETWORKS = ['198.51.100.0/24', '2001:db8:2::/64'];
 
 /** @param index from 0 */
@@ -83,21 +86,25 @@ async function wire(lab: Lab, nodes: number, clients: number): Promise<void> {
     lan,
   );
   await lab.exec(balancer, ['sysctl', '-qw', ...FORWARDING]);
-  const inside = (place: Place, prefix: number, via: Place) => [
+  const inside = (place: Place, prefix: number) => [
     address(`${place.ipv4}/${prefix}`, 'eth0'),
     address(`${place.ipv6}/64`, 'eth0'),
     'link set eth0 up',
-    `route add default via ${via.ipv4}`,
-    `route add ::/0 via ${via.ipv6}`,
   ];
-  await ipBatch(inside(CORE, 24, BALANCER), core);
+  const route = (to: Place, via: Place) => [
+    `route add ${to.ipv4} via ${via.ipv4}`,
+    `route add ${to.ipv6} via ${via.ipv6}`,
+  ];
+  await ipBatch([...inside(CORE, 24), ...route(EVERYTHING, BALANCER)], core);
   for (const index of all(nodes)) {
     const on = nodeOnLan(index);
     const lines = ['link set lan up', address(`${on.ipv4}/24`, 'lan'), address(`${on.ipv6}/64`, 'lan')];
-    await ipBatch([...inside(nodePlace(index), 24, BALANCER), ...lines], lab.namespace(nodeName(index)));
+    // Clients of other nodes are somewhere behind, too.
+    lines.push(...route(CLIENTS, BALANCER), ...route(EVERYTHING, LAN));
+    await ipBatch([...inside(nodePlace(index), 24), ...lines], lab.namespace(nodeName(index)));
   }
   await each(all(clients), (index) =>
-    ipBatch(inside(clientPlace(index), 16, CLIENT_GATEWAY), lab.client(index)),
+    ipBatch([...inside(clientPlace(index), 16), ...route(EVERYTHING, CLIENT_GATEWAY)], lab.client(index)),
   );
 }
 
@@ -119,6 +126,8 @@ export async function setNodeLinks(lab: Lab, index: number, state: 'up' | 'down'
     await run(['ip', '-n', lab.namespace(box), 'link', 'set', nodeName(index), state]);
 }
 
+const EVERYTHING: Place = { ipv4: '0.0.0.0/0', ipv6: '::/0' };
+const CLIENTS: Place = { ipv4: '198.18.0.0/16', ipv6: '2001:db8:18::/64' };
 const CLIENT_GATEWAY: Place = { ipv4: '198.18.0.1', ipv6: '2001:db8:18::ffff' };
 const FORWARDING = ['net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'];
 const FIRST_NODE = 11;

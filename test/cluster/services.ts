@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { initAuthority, issueCertificate, type PeerRole } from '@sallyport/cluster';
 import { ROOT, type KeyPair, type Lab, type SettingsDocument } from '../harness/index.ts';
 import { HAS_SUPERVISOR, Member, NodeMember, SUPERVISOR } from './member.ts';
-import { BALANCER, CORE, LAN, LAN_NETWORKS, nodeName, nodePlace } from './network.ts';
+import { BALANCER, CORE, LAN, LAN_NETWORKS, nodeName, nodePlace, POOL } from './network.ts';
 
 export interface ServicesPlan {
   lab: Lab;
@@ -88,8 +88,8 @@ function commonSettings({
     'server-key': server.key,
     'users-file': usersFile,
     'return-path': returnPath,
-    'ipv4-network': '10.77.0.0/16',
-    'ipv6-network': 'fd00:77::/64',
+    'ipv4-network': POOL.ipv4,
+    'ipv6-network': POOL.ipv6,
     route: LAN_NETWORKS,
     dns: [LAN.ipv4],
     profiles: { staff: { label: 'Staff', methods: ['local'], default: true } },

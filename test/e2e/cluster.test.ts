@@ -4,9 +4,9 @@ import { existsSync } from 'node:fs';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { Cluster } from '../cluster/cluster.ts';
 import { HAS_SUPERVISOR } from '../cluster/member.ts';
-import { nodePlace } from '../cluster/network.ts';
+import { GATEWAY, LAN, nodePlace } from '../cluster/network.ts';
 import { Pings } from '../cluster/pings.ts';
-import { AnyConnect, eventually, header, Openconnect, sleep } from '../harness/index.ts';
+import { AnyConnect, eventually, header, Openconnect, sleep, type Spawned } from '../harness/index.ts';
 
 const noTun = existsSync('/dev/net/tun') ? false : 'there is no /dev/net/tun';
 const noSupervisor = HAS_SUPERVISOR ? false : 'the supervisor is not built (no cargo)';
@@ -18,6 +18,8 @@ describe('a cluster', { skip: noTun }, () => {
   let client: Openconnect;
   let pings: Pings;
   let address: string | undefined;
+  /** One TCP connection inside the tunnel, for all of it. */
+  let download: Spawned;
 
   before(async () => {
     cluster = await Cluster.open({ nodes: 2, clients: 4 });
@@ -46,8 +48,18 @@ describe('a cluster', { skip: noTun }, () => {
     address = client.tunnel?.ipv4;
     pings = new Pings(cluster.lab, cluster.lab.client(0), cluster.lab.lanIpv4);
     await pings.whenSteady();
+    const argv = ['curl', '-sSN', `http://${cluster.lab.lanIpv4}/busy`];
+    download = cluster.lab.spawn(cluster.lab.client(0), argv);
     const [shown] = await cluster.show('users');
     assert.equal(shown?.['Remote IP'], '198.18.1.1');
+  });
+
+  test('the same over IPv6, outside and inside', async () => {
+    const other = await Openconnect.connect(cluster.client(2, { url: `https://[${GATEWAY.ipv6}]` }));
+    assert.equal(await pingLan(2, LAN.ipv6), 3);
+    const [shown] = (await cluster.show('users')).filter((user) => user['Username'] === 'user3');
+    assert.equal(shown?.['Remote IP'], '2001:db8:18::1:3');
+    assert.equal(await other.stop(), 0);
   });
 
   test('kill -9 of the serving process: back without a prompt', { skip: noSupervisor }, async (context) => {
@@ -142,7 +154,11 @@ describe('a cluster', { skip: noTun }, () => {
     });
   }
 
-  test('all that while the first client was never asked again, and had one address', async () => {
+  test('all that while the first client was never asked again, and had one address and one TCP connection', async () => {
+    const soFar = download.output().length;
+    await eventually('more of the same download', () => download.output().length > soFar);
+    assert.equal(download.child.exitCode, null);
+    assert.match(download.output(), /^[.\n]+$/);
     assert.ok(client.alive);
     assert.equal(client.posts, 2);
     const [shown] = (await cluster.show('users')).filter((user) => user['Username'] === 'user1');
@@ -160,8 +176,8 @@ describe('a cluster', { skip: noTun }, () => {
     return new AnyConnect({ lab: cluster.lab, namespace: cluster.lab.client(index) });
   }
 
-  function pingLan(index: number): Promise<number> {
-    return cluster.lab.ping(cluster.lab.lanIpv4, { namespace: cluster.lab.client(index) });
+  function pingLan(index: number, host: string = LAN.ipv4): Promise<number> {
+    return cluster.lab.ping(host, { namespace: cluster.lab.client(index) });
   }
 
   /** How long the first client had no answer, until it has its next tunnel. */
