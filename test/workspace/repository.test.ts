@@ -45,7 +45,7 @@ test('the pages point at files and npm scripts that exist', () => {
     for (const [, target = ''] of text.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g)) {
       if (!existsSync(join(ROOT, dirname(page), target))) dead.push(`${page} -> ${target}`);
     }
-    for (const [, script = ''] of text.matchAll(/npm run ([\w:-]+)/g)) {
+    for (const [, script = ''] of text.matchAll(/npm run (?:--[\w-]+ )*([\w:-]+)/g)) {
       if (!(script in scripts)) dead.push(`${page} -> npm run ${script}`);
     }
   }
