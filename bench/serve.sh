@@ -42,10 +42,6 @@ CONF
 } >"$state/sallyport.yaml"
 
 export UV_THREADPOOL_SIZE=16
-set -- node "$bench/../bin/sallyport" gateway --config "$state/sallyport.yaml" --state-dir "$state"
-
-# What `sallyport supervise gateway` does, without its waiting Node process: memory is measured here.
-supervisor=$bench/../native/target/release/sallyport-supervisor
-case $VB_LISTEN in *:*) place="[$VB_LISTEN]:$VB_PORT" ;; *) place=$VB_LISTEN:$VB_PORT ;; esac
-[ ! -x "$supervisor" ] || set -- "$supervisor" --tcp "$place" --log-level "${VB_LOG_LEVEL:-warn}" -- "$@"
-exec "$@"
+# Measured is what serves, not its start: the services are loaded before the port opens, and no supervisor opens it earlier.
+services=$(cd "$bench/.." && pwd)/apps/gateway/dist/services.js
+exec node --import "file://$services" "$bench/../bin/sallyport" gateway --config "$state/sallyport.yaml" --state-dir "$state"

@@ -114,7 +114,8 @@ function run(java, args) {
 }
 
 function format(java, jars, config) {
-  const id = randomBytes(16).toString('base64url');
+  // One that begins with a dash would be taken for an option.
+  const id = randomBytes(16).toString('base64url').replace(/^-/, '_');
   const args = [...SMALL, '-cp', jars, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', config];
   const result = spawnSync(java, args, { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' });
   if (result.status === 0) return;
