@@ -31,7 +31,7 @@ export class Balancer {
   static async open(lab: Lab, nodes: number, kind: BalancerKind): Promise<Balancer> {
     const balancer = new Balancer(lab, nodes, kind);
     await balancer.#haproxy?.start();
-    await balancer.#write(range(nodes));
+    await balancer.#write([]);
     balancer.#watch = balancer.#follow();
     return balancer;
   }
@@ -77,7 +77,9 @@ export class Balancer {
   }
 
   async #write(ready: readonly number[]): Promise<void> {
-    const rules = this.#kind === 'redispatch' ? hashed(ready, this.#nodes) : scattered(ready);
+    // Before anybody is ready all are as good.
+    const to = ready.length > 0 ? ready : range(this.#nodes);
+    const rules = this.#kind === 'redispatch' ? hashed(to, this.#nodes) : scattered(to);
     const table = `table inet balancer {\n chain prerouting {\n  type nat hook prerouting priority dstnat;\n${rules}\n }\n}\n`;
     const input = `add table inet balancer\ndelete table inet balancer\n${table}`;
     await this.#lab.exec(this.#lab.namespace('balancer'), ['nft', '-f', '-'], { input });
@@ -125,8 +127,9 @@ function ask(socket: Socket, question: string): Promise<string> {
     socket.setEncoding('utf8').setTimeout(PROBE_MS, () => socket.destroy(new Error('no answer')));
     socket.on('data', (chunk: string) => (text += chunk));
     socket.once('error', reject);
+    socket.once('end', () => socket.destroy());
     socket.once('close', () => resolve(text));
-    socket.write(question);
+    socket.resume().write(question);
   });
 }
 

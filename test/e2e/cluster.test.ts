@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { Cluster } from '../cluster/cluster.ts';
 import { HAS_SUPERVISOR } from '../cluster/member.ts';
-import { GATEWAY, LAN, nodePlace } from '../cluster/network.ts';
+import { GATEWAY, LAN, nodePlace, setNodeLinks } from '../cluster/network.ts';
 import { Pings } from '../cluster/pings.ts';
 import { AnyConnect, eventually, header, Openconnect, sleep, type Spawned } from '../harness/index.ts';
 
@@ -75,6 +75,15 @@ describe('a cluster', { skip: noTun }, () => {
     await cluster.balancer.whenReady(1);
     await node.start();
     await cluster.balancer.whenReady(2);
+  });
+
+  test('a node whose network is cut: the balancer ends its connections, and another has the client', async (context) => {
+    const node = await home();
+    const index = cluster.nodes.indexOf(node);
+    await outage(context, 'network cut', () => void setNodeLinks(cluster.lab, index, 'down'));
+    await setNodeLinks(cluster.lab, index, 'up');
+    await cluster.balancer.whenReady(2);
+    assert.notEqual(await cluster.nodeOf('user1'), node.name);
   });
 
   test('drain of a node: it comes back on the other', async (context) => {

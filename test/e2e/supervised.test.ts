@@ -56,6 +56,15 @@ describe('sallyport supervise', { skip: noSupervisor }, () => {
     tls.close();
   });
 
+  test('a balancer that asks for health while nobody serves waits for the answer', async () => {
+    await opened;
+    const pid = servingPid();
+    world.gateway.signal('SIGUSR2');
+    await eventually('nobody serves', () => !existsSync(`/proc/${pid}`));
+    assert.equal(await world.gateway.health('live'), 200);
+    await eventually('ready', async () => (await world.gateway.health('ready')) === 200);
+  });
+
   test('`stop now` and a planned stop end all of it with 0', async () => {
     await opened;
     const pid = servingPid();

@@ -7,17 +7,17 @@ test('takes sockets that are meant for this process, and leaves no variable behi
   const env = {
     LISTEN_PID: '7',
     LISTEN_FDS: '3',
-    LISTEN_FDNAMES: 'udp:tcp',
+    LISTEN_FDNAMES: 'health:tcp',
     SALLYPORT_STARTS: '4',
     PATH: 'x',
   };
   const taken = Supervision.take(env, 7);
   assert.deepEqual(taken.sockets, [
-    { fd: 3, name: 'udp' },
+    { fd: 3, name: 'health' },
     { fd: 4, name: 'tcp' },
     { fd: 5, name: '' },
   ]);
-  assert.equal(taken.tcp?.fd, 4);
+  assert.deepEqual([taken.health?.fd, taken.tcp?.fd], [3, 4]);
   assert.equal(taken.starts, 4);
   assert.deepEqual(env, { PATH: 'x' });
 });

@@ -169,10 +169,12 @@ mod tests {
 
     #[test]
     fn takes_sockets_in_order_and_all_after_the_dashes_as_the_command() {
-        let parsed =
-            run("--tcp *:443 --udp [::1]:444 --watchdog-ms 500 --parent 7 -- node -x --tcp a").unwrap();
+        let parsed = run(
+            "--tcp *:443 --udp [::1]:444 --health [::1]:9480 --watchdog-ms 500 --parent 7 -- node -x --tcp a",
+        )
+        .unwrap();
         let shown: Vec<String> = parsed.sockets.iter().map(Place::to_string).collect();
-        assert_eq!(shown, ["tcp *:443", "udp [::1]:444"]);
+        assert_eq!(shown, ["tcp *:443", "udp [::1]:444", "health [::1]:9480"]);
         assert_eq!(parsed.watchdog, Duration::from_millis(500));
         assert_eq!(parsed.parent, Some(7));
         assert_eq!(parsed.command, ["node", "-x", "--tcp", "a"]);
