@@ -38,11 +38,11 @@ test('takes nothing that is meant for another process or is no number', () => {
 
 test('tells that it lives, is ready and stops; busy work counts as life, a blocked loop does not', async () => {
   const turns = await said(`supervision.ready(); setTimeout(() => supervision.stopping(), ${3 * FEED_MS});`);
-  assert.match(turns, /^\.R\.{1,3}S$/);
+  assert.match(turns, /^\.R\.+S\.*$/);
   const busy = `for (const end = Date.now() + ${2 * FEED_MS}; Date.now() < end;)`;
   assert.match(
     await said(`supervision.ready(); ${busy} supervision.alive(); supervision.stopping();`),
-    /^\.R\.{2,4}S/,
+    /^\.R\.+S/,
   );
   assert.match(await said(`supervision.ready(); ${busy}; supervision.stopping();`), /^\.RS/);
 });
