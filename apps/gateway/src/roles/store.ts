@@ -1,8 +1,11 @@
 import type { Logins } from '@sallyport/auth';
 import { StartError } from '@sallyport/chassis';
 import {
+  LoginFailures,
   Outbox,
   Redis,
+  RedisAccountRecords,
+  RedisCounters,
   RedisEventLog,
   RedisEventStream,
   RedisNodes,
@@ -32,7 +35,8 @@ export const openStore: OpenStore = async (settings, around) => {
     return {
       sessions,
       assertions: sessions,
-      ...(role === 'auth' && { logins: await openLogins(redis) }),
+      ...(role === 'auth' && { logins: await openLogins(redis), records: new RedisAccountRecords(redis) }),
+      failures: new LoginFailures(new RedisCounters(redis)),
       nodes: new RedisNodes(redis),
       events,
       lastLogins: (user) => events.lastLogins(user),
