@@ -40,6 +40,8 @@ export * from './outbox.ts';
 export * from './redis-settings.ts';
 export * from './redis.ts';
 export * from './replay.ts';
+export * from './restore.redis.ts';
+export * from './restore.ts';
 export * from './routes.ts';
 export * from './rpc.ts';
 export * from './scripts.ts';

@@ -45,6 +45,8 @@ export interface RpcOptions {
   /** Of this process; absent = without TLS, for a socket that only its owner can open. */
   certificates?: PeerCertificates;
   checkEveryMs?: number;
+  /** Longest wait for a connection to one replica. */
+  connectMs?: number;
 }
 
 export interface Closable {

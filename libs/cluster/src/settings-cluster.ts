@@ -9,6 +9,7 @@ import { KAFKA_DEFAULTS, kafkaProblems, type KafkaSettings } from './kafka-setti
 import type { PeerFiles } from './peers.ts';
 import {
   CLUSTER_NAME,
+  DEFAULT_EVENTS_MAX_BYTES,
   defaultRedisSettings,
   REDIS_PROMISES,
   type RedisPromise,
@@ -128,6 +129,13 @@ const REDIS_KEYS = {
     reloads: false,
     about: 'What you vouch for where Redis does not let us look (CONFIG is forbidden).',
     example: '[noeviction, persistence]',
+  }),
+  'events-max-bytes': key(integer(1_048_576, 1_099_511_627_776), DEFAULT_EVENTS_MAX_BYTES, {
+    unit: 'bytes',
+    reloads: false,
+    about:
+      'Memory in Redis for facts that Kafka has not taken yet. From three quarters on interim statistics are left out; at the limit the oldest facts are given up, and an event says so. At most a quarter of maxmemory.',
+    example: '268435456',
   }),
   tls: { kind: 'section', about: 'TLS towards Redis.', keys: REDIS_TLS_KEYS } satisfies Section<
     typeof REDIS_TLS_KEYS
@@ -312,6 +320,7 @@ function redisOf(values: NonNullable<ClusterValues['redis']>, file: File): Redis
     passwordFile: file(values['password-file']),
     sentinelPasswordFile: file(values['sentinel-password-file']),
     promises: values.promises ?? [],
+    eventsMaxBytes: values['events-max-bytes'] ?? DEFAULT_EVENTS_MAX_BYTES,
     ...(tls && {
       tls: {
         caFile: file(tls.ca),

@@ -2,7 +2,7 @@
 import { StartError } from '@sallyport/chassis';
 import type { ExplainUserResponse, NodeEntry, PoolEntry } from '../admin/wire.ts';
 import * as form from './occtl-form.ts';
-import type { Command, Verbs } from './program.ts';
+import type { Command, Verbs } from './verbs.ts';
 
 export function addCluster(program: Command, verbs: Verbs): void {
   const show = program.commands.find((command) => command.name() === 'show');
