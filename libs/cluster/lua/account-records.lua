@@ -18,10 +18,11 @@ local function store(name, record)
   redis.call('ZADD', LOG, redis.call('HINCRBY', KEYS[1], 'accounts', 1), name)
 end
 
--- REIGN, the number of the last change given, then name and record of each since `since`. Who knows another reign gets the
--- number -1 and nothing: he asserts what he knows and reads all of it.
+-- REIGN, the number of the last change given, then name and record of each since `since`. Who knows another reign, or more
+-- changes than there were, gets the number -1 and nothing: he asserts what he knows and reads all of it.
 if ARGS.verb == 'read' then
-  if ARGS.reign ~= REIGN then return { HEAD, REIGN, -1 } end
+  local changes = tonumber(redis.call('HGET', KEYS[1], 'accounts') or '0')
+  if ARGS.reign ~= REIGN or ARGS.since > changes then return { HEAD, REIGN, -1 } end
   local found = redis.call('ZRANGE', LOG, '(' .. ARGS.since, '+inf', 'BYSCORE', 'LIMIT', 0, ARGS.limit, 'WITHSCORES')
   local reply = { HEAD, REIGN, #found > 0 and tonumber(found[#found]) or ARGS.since }
   for i = 1, #found, 2 do
