@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { createLog, Metrics } from '@sallyport/chassis';
 import {
   LoginFailures,
+  MemoryCounters,
   MemoryEventLog,
   MemorySessions,
   Redis,
@@ -27,6 +28,7 @@ export interface Replica extends OpenAuth {
   auth: AuthController;
   sessions: Sessions;
   metrics: Metrics;
+  failures: LoginFailures;
 }
 
 export interface Replicas {
@@ -36,7 +38,8 @@ export interface Replicas {
   close(): Promise<void>;
 }
 
-type Store = Pick<AuthOptions, 'sessions' | 'logins' | 'records' | 'failures'> & {
+type Store = Pick<AuthOptions, 'sessions' | 'logins' | 'records'> & {
+  failures: LoginFailures;
   events: Pick<EventLog, 'append'>;
   close(): Promise<void>;
 };
@@ -44,8 +47,11 @@ type Store = Pick<AuthOptions, 'sessions' | 'logins' | 'records' | 'failures'> &
 /** Replicas on one users-file and one store in memory: what they change is the file. */
 export async function fileReplicas(users: string): Promise<Replicas> {
   const [sessions, logins] = [await MemorySessions.open(), new MemoryLogins(Date.now)];
-  const events = new MemoryEventLog();
-  return replicas(users, {}, async () => ({ sessions, logins, events, close: async () => undefined }));
+  const [events, failures] = [new MemoryEventLog(), new LoginFailures(new MemoryCounters())];
+  return replicas(users, {}, async () => ({
+    ...{ sessions, logins, events, failures },
+    close: async () => undefined,
+  }));
 }
 
 /** Replicas on one Redis, each with its own connection. */
@@ -88,7 +94,11 @@ async function replicas(
       const log = createLog({ name: 'auth', level: 'silent' });
       const parts = await openAuth({ ...store, settings: () => settings, metrics, log });
       closers.push(() => parts.close());
-      return { ...parts, metrics, sessions: store.sessions, auth: new AuthController(parts) };
+      return {
+        ...parts,
+        ...{ metrics, sessions: store.sessions, failures: store.failures },
+        auth: new AuthController(parts),
+      };
     },
     async close() {
       for (const close of closers.reverse()) await close();
