@@ -80,7 +80,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       const services = await sentence(
         openNodeServices({
           ...{ ...parts, sessions, nodes, events, lifecycle, own, peers, clients, socket: state.socket },
-          lastLogins: store.lastLogins,
+          ...{ failures: store.failures, lastLogins: store.lastLogins },
         }),
       );
       closers.push(() => services.close());
