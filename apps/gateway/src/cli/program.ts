@@ -10,6 +10,7 @@ import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
 import type { AdminClient } from './admin-client.ts';
 import { addCluster } from './cluster-verbs.ts';
+import { addEvents } from './event-verbs.ts';
 import * as form from './occtl-form.ts';
 import { addPki } from './pki-verbs.ts';
 import { readNewPassword } from './prompt.ts';
@@ -23,10 +24,12 @@ export interface Surroundings {
   /** Value of $SALLYPORT_SOCKET. */
   socketVariable: string | undefined;
   input: Input;
-  /** Where a question for a password is put: a terminal, never `out`. */
+  /** Where a question for a password is put, and what goes wrong meanwhile: a terminal, never `out`. */
   prompts: NodeJS.WriteStream;
   out(text: string): void;
   now(): number;
+  /** Resolves when somebody wants a verb that does not end by itself to end. */
+  interrupted(): Promise<void>;
   runGateway(options: GatewayCommand): Promise<void>;
   /** A role of a cluster. */
   runRole(role: PeerRole, options: RoleCommand): Promise<void>;
@@ -70,6 +73,7 @@ export function sallyportProgram(around: Surroundings): Command {
   addUsers(program, verbs, around);
   addCluster(program, verbs);
   addPki(program, verbs);
+  addEvents(program, verbs);
   return program;
 }
 
@@ -106,6 +110,15 @@ export class Verbs {
 
   get now(): number {
     return this.#around.now();
+  }
+
+  get interrupted(): Promise<void> {
+    return this.#around.interrupted();
+  }
+
+  /** What goes wrong without ending the verb. */
+  warn(text: string): void {
+    this.#around.prompts.write(`${text}\n`);
   }
 
   get isJson(): boolean {
