@@ -16,6 +16,7 @@ export * from './event-stream.ts';
 export * from './events.memory.ts';
 export * from './events.redis.ts';
 export * from './events.ts';
+export * from './home-slices.ts';
 export * from './journal-lines.ts';
 export * from './journal-lock.ts';
 export * from './journal.ts';

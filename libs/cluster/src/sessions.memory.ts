@@ -202,6 +202,7 @@ export class MemorySessions implements Sessions {
   configure(limits: SessionLimits): void {
     this.#limits = limits;
     this.#table.addresses.reserve(limits.reserved ?? []);
+    this.#table.addresses.settle(limits.home ?? []);
   }
 
   /** Waits for what is being written. Sessions stay as they are: the next process goes on with them. */
@@ -259,7 +260,7 @@ export class MemorySessions implements Sessions {
     if (decision.type !== 'claimed' || keepsAddresses(session, decision)) step.owe(true);
     if (decision.type === 'repeated') {
       const { lease, addresses } = decision;
-      return { ok: true, session, lease, addresses, resumed: earlier?.resumed ?? true };
+      return { ok: true, session, lease, addresses, resumed: earlier?.resumed ?? true, returning: false };
     }
     for (const event of decision.events) step.emit(event);
     const counts = decision.type === 'claimed' || COUNTED_REFUSALS.includes(decision.reason);
@@ -273,7 +274,9 @@ export class MemorySessions implements Sessions {
     if (counts) this.#remember(session.id, [...connects, connect], step);
     if (decision.type === 'refused') return { ok: false, reason: decision.reason };
     const claimed = this.#table.get(session.id) ?? session;
-    return { ok: true, session: claimed, lease: decision.lease, addresses: decision.addresses, resumed };
+    const { lease, addresses } = decision;
+    const returning = resumed && session.lease?.name === lease.name;
+    return { ok: true, session: claimed, lease, addresses, resumed, returning };
   }
 
   /** Other sessions of the user; not looked for where there is no limit. */

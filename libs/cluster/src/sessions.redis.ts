@@ -5,9 +5,11 @@ import { Checked } from './journal-lines.ts';
 import { decodeStored, encodeStored, parseGrant, type GrantText } from './redis-records.ts';
 import {
   blocksOf,
+  homeRanges,
   poolSize,
   reservedList,
   storedGrant,
+  type HomeRanges,
   type ReservedList,
   type StoredGrant,
 } from './redis-plan.ts';
@@ -48,6 +50,7 @@ export class RedisSessions implements Sessions, Assertions {
   readonly #pollMillis: number;
   #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   #reserved: ReservedList = { tag: '', members: [] };
+  #home: HomeRanges = homeRanges([]);
   readonly #grants = new Map<string, GrantText>();
   readonly #checked = new Checked();
   readonly #mail = new Set<Mail>();
@@ -125,7 +128,7 @@ export class RedisSessions implements Sessions, Assertions {
     const { node } = request;
     const reply = await this.#runClaim(request);
     if (reply[0] !== 'claimed') return { ok: false, reason: reasonOf(reply[1]) };
-    const [, away, id, text, offered, resumed, fresh, told] = reply.map(String);
+    const [, away, id, text, offered, resumed, fresh, told, returning] = reply.map(String);
     if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
     const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
     if (session.lease === undefined) throw new Error('a claimed session has no lease');
@@ -134,7 +137,8 @@ export class RedisSessions implements Sessions, Assertions {
       ipv4: offered?.includes('4') ? session.addresses.ipv4 : '',
       ipv6: offered?.includes('6') ? session.addresses.ipv6 : '',
     };
-    return { ok: true, session, lease: session.lease, addresses, resumed: resumed === '1' };
+    const { lease } = session;
+    return { ok: true, session, lease, addresses, resumed: resumed === '1', returning: returning === '1' };
   }
 
   async #runClaim(request: ClaimRequest): Promise<(string | number)[]> {
@@ -155,6 +159,7 @@ export class RedisSessions implements Sessions, Assertions {
       maxClients: this.#limits.maxClients,
       perMinute: this.#limits.connectsPerMinute,
       reserved: tag,
+      home: this.#home,
       ...clientFields(client),
     };
     const reply = await this.#run(SCRIPTS.claim, args);
@@ -220,6 +225,7 @@ export class RedisSessions implements Sessions, Assertions {
   configure(limits: SessionLimits): void {
     this.#limits = limits;
     this.#reserved = reservedList(limits.reserved ?? []);
+    this.#home = homeRanges(limits.home ?? []);
   }
 
   /** Redis itself stays open. */

@@ -91,6 +91,8 @@ export interface Claimed {
   lease: Lease;
   addresses: SessionAddresses;
   resumed: boolean;
+  /** This node had it last: no other can still announce its addresses. */
+  returning: boolean;
 }
 
 export interface Refused {
@@ -120,6 +122,8 @@ export interface SessionLimits {
   connectsPerMinute: number;
   /** Fixed addresses of the configuration (`fixedAddresses`): pools give them to nobody. */
   reserved?: readonly string[];
+  /** Of the node that claims (home-slices.ts), CIDRs: it looks there first. Default: none. */
+  home?: readonly string[];
 }
 
 export type SessionCounts = Record<Exclude<Session['state'], 'closed'>, number>;
