@@ -114,6 +114,7 @@ async function openHost(
       ...{ device: engine.device, returnPath, natAddresses, pools, stateDir: state.path },
       onProblem: (problem) =>
         log.error({ problem }, 'the routes of clients cannot be set; they are tried again'),
+      onRestored: (count) => log.warn({ count }, 'routes of clients were taken away; they are set again'),
     }),
   );
   closers.push(() => host.close());

@@ -18,6 +18,7 @@ import {
   type NodeService,
   type Release,
   type Notice,
+  type Claimed,
   type Session,
   type Sessions,
   type TunnelInfo,
@@ -182,7 +183,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#settle(tunnel, { kind: 'park', reason: this.#closing ? 'server-shutdown' : 'connection-lost' });
       return 'connection-lost';
     }
-    this.#attach(tunnel, session);
+    this.#attach(tunnel, claim);
     // 7. answer
     const answer = connectAnswer({
       grant: session.grant,
@@ -201,7 +202,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return claim.resumed ? 'resumed' : 'ok';
   }
 
-  #attach(tunnel: Tunnel, session: Session): void {
+  #attach(tunnel: Tunnel, { session, returning }: Claimed): void {
     const attachment = {
       tunnelId: tunnel.id,
       ...tunnel.addresses,
@@ -217,7 +218,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       if (evicted === 0) throw error;
       this.engine.attach(attachment);
     }
-    this.#options.returnPath.announce(tunnel.id, attachment);
+    this.#options.returnPath.announce(tunnel.id, attachment, returning);
     this.#byId.set(tunnel.id, tunnel);
     this.#bySession.set(session.id, tunnel);
   }

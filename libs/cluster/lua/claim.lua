@@ -182,4 +182,4 @@ emit(id, after, 'claimed', NOW, '"lease":{"name":' .. cjson.encode(ARGS.node) ..
 if record.st == 'u' then tell(record.ln, record.li, id, number(record, 'le'), 'superseded') end
 remember(1, resumed and 1 or 0)
 return claimed(cjson.encode(after), resumed and '1' or '0', fresh and '1' or '0', told or ofClaimer(record),
-  resumed and not moved)
+  resumed and not moved and not fresh)

@@ -22,7 +22,7 @@ import {
   timeAway,
 } from './session-decisions.ts';
 import { SessionTable } from './session-table.ts';
-import type { Lease, Micros, NodeIdentity, Session, SessionEvent } from './session.ts';
+import type { Lease, Micros, NodeIdentity, Session, SessionAddresses, SessionEvent } from './session.ts';
 import { apply, epochOf } from './session.ts';
 import type {
   Claimed,
@@ -275,7 +275,8 @@ export class MemorySessions implements Sessions {
     if (decision.type === 'refused') return { ok: false, reason: decision.reason };
     const claimed = this.#table.get(session.id) ?? session;
     const { lease, addresses } = decision;
-    const returning = resumed && session.lease?.name === lease.name;
+    const returning =
+      resumed && session.lease?.name === lease.name && sameAddresses(session.addresses, claimed.addresses);
     return { ok: true, session: claimed, lease, addresses, resumed, returning };
   }
 
@@ -399,14 +400,15 @@ function waitingSince(session: Session): Micros {
   return session.state === 'parked' ? session.parkedAt : session.createdAt;
 }
 
+function sameAddresses(one: SessionAddresses, other: SessionAddresses): boolean {
+  return one.ipv4 === other.ipv4 && one.ipv6 === other.ipv6;
+}
+
 /** Nothing is taken, from nobody: if a restart forgets such a claim, the session has what it had before. */
 function keepsAddresses(session: Session, decision: ClaimDecision): boolean {
   if (decision.type !== 'claimed' || decision.events.length !== 1) return false;
   return decision.events.every(
-    (event) =>
-      event.type === 'claimed' &&
-      event.addresses.ipv4 === session.addresses.ipv4 &&
-      event.addresses.ipv6 === session.addresses.ipv6,
+    (event) => event.type === 'claimed' && sameAddresses(event.addresses, session.addresses),
   );
 }
 

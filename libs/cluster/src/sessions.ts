@@ -91,7 +91,7 @@ export interface Claimed {
   lease: Lease;
   addresses: SessionAddresses;
   resumed: boolean;
-  /** This node had it last: no other can still announce its addresses. */
+  /** This node had it last, with all of its addresses: no other can still announce them. */
   returning: boolean;
 }
 
