@@ -9,6 +9,7 @@
 import { httpUpstream, type Upstream } from '@sallyport/cluster';
 import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder } from '../first-run.ts';
+import { HomeSlice } from '../home-slice.ts';
 import { NodeLife } from '../node-life.ts';
 import { calm, openServing } from '../serving.ts';
 import { deferred, limitsOf, nodeEvent, sentence, starting, type Running } from '../wiring.ts';
@@ -35,7 +36,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     let life: NodeLife | undefined;
     // After the tunnels and the heartbeat have stopped. A drain outlives the process, so such a node is not forgotten.
     closers.push(() => (life === undefined || life.draining ? undefined : nodes.leave(node)));
-    const { tunnels, listener, lifecycle } = await openServing({
+    const { tunnels, listener, lifecycle, returnPath } = await openServing({
       ...{ ...parts, role, state, sessions, events, supervision: options.supervision },
       upstreams: upstreams.promise,
       notReady: () => life?.notReady() ?? [],
@@ -52,10 +53,18 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       () => downloader.close(),
     );
     const { number, address } = settings().node;
-    const announcement = { ...node, number, address };
+    const home = new HomeSlice({ nodes, node, settings, returnPath, log, now });
+    closers.push(() => home.close());
+    const announcement = {
+      ...{ ...node, number, address },
+      get home() {
+        return home.said;
+      },
+    };
     const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log, now }));
     closers.push(() => own.close());
     await own.handleTick();
+    await home.handleTick();
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
 
     // 4. node
