@@ -1,6 +1,7 @@
 /** Real clients, one in each client namespace of a laboratory, with traffic in their tunnels. */
 import { each, eventually, Openconnect, type Lab, type OpenconnectOptions } from '../harness/index.ts';
 import type { Place } from '../cluster/network.ts';
+import { say } from './options.ts';
 import type { Measured } from './outages.ts';
 import { Traffic, type ClientGaps } from './traffic.ts';
 
@@ -34,7 +35,7 @@ export class Fleet {
     const clients = new Map<number, Openconnect>();
     const addresses = new Map<number, string>();
     await each(all, async (index) => {
-      const client = Openconnect.start(plan.client(index));
+      const client = Openconnect.start({ more: ['--timestamp'], ...plan.client(index) });
       const { ipv4, ipv6 } = await client.whenUp(LOGIN_MS);
       clients.set(index, client);
       addresses.set(index, `${ipv4} ${ipv6}`);
@@ -54,6 +55,7 @@ export class Fleet {
 
   /** Pings of all are answered, and all have their two TCP connections. */
   async whenSteady(): Promise<void> {
+    for (const [index, client] of this.clients.entries()) if (!client.alive) await this.traffic.drop(index);
     await eventually('all clients have answers', async () => (await this.#silent()).length === 0, STEADY_MS, 250);
     const tcp = await this.traffic.openTcp(TCP_OPEN_MS);
     const without = tcp.filter(({ idle, busy }) => !idle || !busy).map(({ client }) => client);
@@ -94,6 +96,7 @@ export class Fleet {
       const { client: index } = gap;
       const client = this.clients[index];
       const isAlive = client?.alive === true;
+      if (client !== undefined && !isAlive) say(`client ${index} ended:\n${client.output.slice(-TOLD_CHARACTERS)}`);
       const own = tcp.find((one) => one.client === index);
       return {
         client: index,
@@ -117,6 +120,7 @@ function hasAnswers({ main, other }: ClientGaps): boolean {
   return main.silent < SILENT_SECONDS && (other === undefined || other.silent < OTHER_SILENT_SECONDS);
 }
 
+const TOLD_CHARACTERS = 3_000;
 const LOGIN_MS = 60_000;
 const STEADY_MS = 60_000;
 const TCP_OPEN_MS = 15_000;
