@@ -94,7 +94,8 @@ const CLUSTER_BENCHES = {
     '--balancer redispatch|kube-proxy --return-path routed|nat --scenarios a,b --ocserv yes|no; 10 min a round',
   'cluster-storm':
     '2,000 scripted clients lose their node at once; --sessions 2000 --namespaces 20 --nodes 3 --kill node|serving; 5 min',
-  racing: 'many CONNECTs with one cookie on all nodes at the same moment; --connects 100 --runs 100 --nodes 3; 10 min',
+  racing:
+    'many CONNECTs with one cookie on all nodes at the same moment; --connects 100 --runs 100 --nodes 3; 10 min',
 };
 
 async function main(argv) {

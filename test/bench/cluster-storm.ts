@@ -37,7 +37,9 @@ async function main(argv: readonly string[]): Promise<void> {
   const plan = planOf(argv);
   await run(['gcc', '-O2', '-w', '-o', VPNSESS, SOURCE, '-lgnutls', '-lpthread']);
   const groups = groupsOf(plan);
-  const users = groups.flatMap((size, group) => Array.from({ length: size }, (_, index) => userOf(group, index)));
+  const users = groups.flatMap((size, group) =>
+    Array.from({ length: size }, (_, index) => userOf(group, index)),
+  );
   const { nodes, namespaces: clients } = plan;
   const cluster = await Cluster.open({ nodes, clients, users, settings: UNLIMITED, say });
   try {
@@ -65,7 +67,8 @@ async function storm(cluster: Cluster, plan: Plan, groups: readonly number[]) {
   await cluster.balancer.whenReady(cluster.nodes.length);
   const before = await cluster.show('sessions');
   const there = before.filter((session) => session['Node'] === first.name).length;
-  if (there !== plan.sessions) throw new Error(`${there} of ${plan.sessions} have their tunnel on ${first.name}`);
+  if (there !== plan.sessions)
+    throw new Error(`${there} of ${plan.sessions} have their tunnel on ${first.name}`);
 
   say('a quiet time, to know what Redis does anyway');
   const attempts = await attemptsSoFar(cluster);
@@ -137,7 +140,10 @@ function generator({ lab }: Cluster, group: number, size: number): Spawned {
 
 function linesOf(one: Spawned): string[] {
   if (one.child.exitCode !== null) throw new Error(`vpnsess ended:\n${one.output()}`);
-  return one.output().split('\n').filter((line) => line.startsWith('{') && line.endsWith('}'));
+  return one
+    .output()
+    .split('\n')
+    .filter((line) => line.startsWith('{') && line.endsWith('}'));
 }
 
 /** vpnsess wrote it. */
@@ -146,8 +152,18 @@ function stormLine(text: string): StormLine {
   return line;
 }
 
-async function commandStatistics({ services: { redis }, lab, describe }: Cluster): Promise<Map<string, number>> {
-  const { stdout } = await lab.exec(redis.namespace, ['redis-cli', '-p', portOf(redis.argv), 'INFO', 'commandstats']);
+async function commandStatistics({
+  services: { redis },
+  lab,
+  describe,
+}: Cluster): Promise<Map<string, number>> {
+  const { stdout } = await lab.exec(redis.namespace, [
+    'redis-cli',
+    '-p',
+    portOf(redis.argv),
+    'INFO',
+    'commandstats',
+  ]);
   return commandCalls(stdout);
 }
 
@@ -167,14 +183,16 @@ async function attemptsSoFar({ services, lab }: Cluster): Promise<number> {
 }
 
 function sameAddresses(before: Record<string, unknown>[], after: Record<string, unknown>[]): number {
-  const key = (session: Record<string, unknown>) => `${String(session['Username'])} ${String(session['IPv4'])} ${String(session['IPv6'])}`;
+  const key = (session: Record<string, unknown>) =>
+    `${String(session['Username'])} ${String(session['IPv4'])} ${String(session['IPv6'])}`;
   const known = new Set(before.map(key));
   return after.filter((session) => known.has(key(session))).length;
 }
 
 function groupsOf({ sessions, namespaces }: Plan): number[] {
-  return Array.from({ length: namespaces }, (_, group) =>
-    Math.floor(sessions / namespaces) + (group < sessions % namespaces ? 1 : 0),
+  return Array.from(
+    { length: namespaces },
+    (_, group) => Math.floor(sessions / namespaces) + (group < sessions % namespaces ? 1 : 0),
   );
 }
 
@@ -206,7 +224,7 @@ const VPNSESS = `${ROOT}bench/build/vpnsess`;
 const SOURCE = `${ROOT}bench/tools/vpnsess.c`;
 const PASSWORD = 'storm-password';
 /** One address has a hundred users here. */
-const UNLIMITED = { 'max-connections-per-address': 0, 'max-logins-per-address': 0, 'log-level': 'warn' };
+const UNLIMITED = { 'max-connections-per-address': 0, 'max-logins-per-address': 0 };
 const LOGIN_THREADS = '1';
 const MOST_THREADS = 200;
 const HOLD_SECONDS = '1200';

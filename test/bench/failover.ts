@@ -54,8 +54,7 @@ async function measureCluster(plan: Plan, take: (row: Row) => void): Promise<voi
     say(`logging ${clients} clients in`);
     const fleet = await Fleet.open({
       ...{ lab: cluster.lab, clients, lan: LAN },
-      client: (index) =>
-        cluster.client(index, index % 2 === 1 ? { url: `https://[${GATEWAY.ipv6}]` } : {}),
+      client: (index) => cluster.client(index, index % 2 === 1 ? { url: `https://[${GATEWAY.ipv6}]` } : {}),
     });
     let turn = 0;
     for (let round = 0; round < plan.rounds; round++) {
@@ -117,7 +116,9 @@ async function clientsOf(cluster: Cluster, node: string): Promise<number[]> {
 /** User to inner addresses, as Fleet.addresses has them. */
 async function addressesOf(cluster: Cluster): Promise<Map<string, string>> {
   const users = await cluster.show('users');
-  return new Map(users.map((user) => [String(user['Username']), `${String(user['IPv4'])} ${String(user['IPv6'])}`]));
+  return new Map(
+    users.map((user) => [String(user['Username']), `${String(user['IPv4'])} ${String(user['IPv6'])}`]),
+  );
 }
 
 function dpdSeconds({ clients }: Fleet): number {

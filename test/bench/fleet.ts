@@ -18,6 +18,8 @@ export interface FleetPlan {
 export interface Before {
   connects: readonly number[];
   posts: readonly number[];
+  /** Characters that each client had printed. */
+  printed: readonly number[];
   /** Numbers of the clients that the fault will hit. */
   affected: ReadonlySet<number>;
 }
@@ -56,7 +58,12 @@ export class Fleet {
   /** Pings of all are answered, and all have their two TCP connections. */
   async whenSteady(): Promise<void> {
     for (const [index, client] of this.clients.entries()) if (!client.alive) await this.traffic.drop(index);
-    await eventually('all clients have answers', async () => (await this.#silent()).length === 0, STEADY_MS, 250);
+    await eventually(
+      'all clients have answers',
+      async () => (await this.#silent()).length === 0,
+      STEADY_MS,
+      250,
+    );
     const tcp = await this.traffic.openTcp(TCP_OPEN_MS);
     const without = tcp.filter(({ idle, busy }) => !idle || !busy).map(({ client }) => client);
     if (without.length > 0) throw new Error(`clients ${without.join(', ')} have no TCP connection inside`);
@@ -67,6 +74,7 @@ export class Fleet {
     const before = {
       connects: this.clients.map(({ connects }) => connects),
       posts: this.clients.map(({ posts }) => posts),
+      printed: this.clients.map(({ output }) => output.length),
       affected: new Set(affected),
     };
     await this.traffic.mark();
@@ -96,7 +104,10 @@ export class Fleet {
       const { client: index } = gap;
       const client = this.clients[index];
       const isAlive = client?.alive === true;
-      if (client !== undefined && !isAlive) say(`client ${index} ended:\n${client.output.slice(-TOLD_CHARACTERS)}`);
+      if (!isAlive || (before.affected.has(index) && gap.main.seconds > TOLD_SECONDS))
+        say(
+          `client ${index}${isAlive ? '' : ' ended'}:\n${toldBy(client?.output.slice(before.printed[index]) ?? '')}`,
+        );
       const own = tcp.find((one) => one.client === index);
       return {
         client: index,
@@ -116,11 +127,26 @@ export class Fleet {
   }
 }
 
+/** What explains a long outage, without headers. */
+function toldBy(output: string): string {
+  return output
+    .split('\n')
+    .filter(
+      (line) =>
+        /sleep|fail|error|Got CONNECT|refused|rejected|timed? ?out/i.test(line) &&
+        !/verify failed/.test(line),
+    )
+    .join('\n')
+    .slice(-TOLD_CHARACTERS);
+}
+
 function hasAnswers({ main, other }: ClientGaps): boolean {
   return main.silent < SILENT_SECONDS && (other === undefined || other.silent < OTHER_SILENT_SECONDS);
 }
 
 const TOLD_CHARACTERS = 3_000;
+/** openconnect's first sleep is 10 s. */
+const TOLD_SECONDS = 5;
 const LOGIN_MS = 60_000;
 const STEADY_MS = 60_000;
 const TCP_OPEN_MS = 15_000;

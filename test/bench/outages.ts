@@ -79,9 +79,7 @@ function isWithin(outage: Spread, { p95 = Infinity, max = Infinity }: Aim): bool
 export function spread(values: readonly (number | undefined)[]): Spread | undefined {
   const sorted = values.filter((value) => value !== undefined).sort((a, b) => a - b);
   const at = (share: number) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? 0;
-  return sorted.length === 0
-    ? undefined
-    : { count: sorted.length, p50: at(0.5), p95: at(0.95), max: at(1) };
+  return sorted.length === 0 ? undefined : { count: sorted.length, p50: at(0.5), p95: at(0.95), max: at(1) };
 }
 
 export interface Row extends Outcome {

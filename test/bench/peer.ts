@@ -31,7 +31,9 @@ export async function killedPeer(clients: number): Promise<Row> {
     await restarted;
     await sleep(SETTLE_MS);
     const measured = await fleet.measure(before, (index) => fleet.addresses[index]);
-    const refused = fleet.clients.filter(({ output }) => /Cookie is no longer valid|401|rejected/i.test(output));
+    const refused = fleet.clients.filter(({ output }) =>
+      /Cookie is no longer valid|401|rejected/i.test(output),
+    );
     const note = `${refused.length} of ${clients} were refused with their cookie, and their client ended`;
     return { server: 'ocserv', scenario: 'kill', ...evaluate(measured), note };
   } finally {

@@ -72,7 +72,8 @@ export const SCENARIOS: Readonly<Record<ScenarioName, Scenario>> = {
       const { cluster, node, fleet, own } = scene;
       const before = await fleet.before(own);
       await node.kill();
-      if (!(await fleet.whenBack(before, MOVE_MS))) throw new Error(`${node.name} was lost, and not all came back`);
+      if (!(await fleet.whenBack(before, MOVE_MS)))
+        throw new Error(`${node.name} was lost, and not all came back`);
       await startAgain(scene);
       await cluster.balancer.whenReady(cluster.nodes.length, READY_MS);
       await fleet.whenSteady();

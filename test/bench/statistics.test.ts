@@ -12,7 +12,10 @@ test('the work of an event is what came beyond the quiet rate, and no look count
   const looks = [info(100, 200, 1), info(110, 220, 2), info(160, 400, 3)] as const;
   // Quiet: 2 scripts and 6 commands a second.
   assert.deepEqual(workOf([...looks], 5, 10), { scripts: 30, commands: 230 - 60 });
-  assert.deepEqual(workOf([info(0, 0, 0), info(50, 0, 0), info(51, 0, 0)], 1, 1), { scripts: 0, commands: 0 });
+  assert.deepEqual(workOf([info(0, 0, 0), info(50, 0, 0), info(51, 0, 0)], 1, 1), {
+    scripts: 0,
+    commands: 0,
+  });
 });
 
 test('a metric is summed over its series, and no other of a longer name is', () => {
