@@ -32,7 +32,9 @@ export interface FillReport {
 
 /** A Redis of its own, with a session table of a given size that the real code made. */
 export class Table {
-  readonly size: number;
+  readonly wanted: number;
+  /** Sessions that there are, by their numbers. */
+  size = 0;
   readonly server: RedisServer;
   readonly redis: Redis;
   readonly sessions: RedisSessions;
@@ -42,12 +44,12 @@ export class Table {
   #next: number;
 
   private constructor(size: number, server: RedisServer, redis: Redis, empty: number) {
-    this.size = size;
+    this.wanted = size;
     this.server = server;
     this.redis = redis;
     this.sessions = new RedisSessions({ redis, pollMillis: MANY_MILLIS });
     this.#empty = empty;
-    this.#next = size;
+    this.#next = 2 * size;
   }
 
   /** An append-only file without waiting for the disk, and no rewrite of it, which would fork in the middle. */
@@ -63,8 +65,12 @@ export class Table {
     await this.server.stop();
   }
 
-  /** @param say called about every ten seconds. @throws when it takes longer than until `deadline` (performance.now()). */
-  async fill(workers: number, deadline: number, say: (line: string) => void): Promise<FillReport> {
+  /**
+   * Makes the sessions; fewer, when the time is over before.
+   * @param stopAt by performance.now()
+   * @param say called about every ten seconds.
+   */
+  async fill(workers: number, stopAt: number, say: (line: string) => void): Promise<FillReport> {
     const capped = keepCapped(new RedisEventStream(this.redis), NO_LOG);
     const begun = performance.now();
     const before = await serverMicros(this.server.pid);
@@ -72,45 +78,40 @@ export class Table {
     const sum = () => done.reduce((total, count) => total + count, 0);
     const progress = setInterval(() => {
       const rate = sum() / ((performance.now() - begun) / 1000);
-      say(`${this.size} sessions: ${sum()} made, ${rate.toFixed(0)} logins and claims per second`);
+      say(`${this.wanted} sessions: ${sum()} made, ${rate.toFixed(0)} logins and claims per second`);
     }, PROGRESS_MILLIS);
     try {
-      await Promise.all(done.map((_, i) => this.#fillPart(i, workers, deadline, (n) => (done[i] = n))));
+      await Promise.all(done.map((_, i) => this.#fillPart(i, workers, stopAt, (n) => (done[i] = n))));
     } finally {
       clearInterval(progress);
       capped();
     }
     const seconds = (performance.now() - begun) / 1000;
     const used = (await serverMicros(this.server.pid)) - before;
+    // Each process has made all of its numbers up to one: below that there is no gap.
+    this.size = Math.min(...done) * workers;
     const { up } = await this.sessions.counts();
-    if (up !== this.size) throw new Error(`${up} of ${this.size} sessions are up`);
-    return { sessions: this.size, seconds, serverMicros: used / this.size };
+    if (up !== sum()) throw new Error(`${up} of ${sum()} sessions are up`);
+    return { sessions: up, seconds, serverMicros: used / up };
   }
 
-  #fillPart(part: number, parts: number, deadline: number, tell: (done: number) => void): Promise<void> {
-    const at = (share: number) => Math.round((this.size * share) / parts);
-    const args = {
-      port: this.server.port,
-      seed: this.seed,
-      from: at(part),
-      to: at(part + 1),
-      nodes: NODES,
-      ...POOLS,
-    };
+  #fillPart(part: number, parts: number, stopAt: number, tell: (done: number) => void): Promise<void> {
+    const { port } = this.server;
+    const args = { port, seed: this.seed, part, parts, to: this.wanted, nodes: NODES, ...POOLS };
     const child = fork(
       new URL('./fill.js', import.meta.url),
       Object.entries(args).flatMap(([name, value]) => [`--${name}`, String(value)]),
     );
     return new Promise((resolve, reject) => {
-      const late = setTimeout(() => child.kill('SIGKILL'), deadline - performance.now());
+      const over = setTimeout(() => child.send('stop'), Math.max(0, stopAt - performance.now()));
       child.on('message', (message) => {
         if (typeof message === 'object' && 'done' in message) tell(Number(message.done));
       });
       child.on('error', reject);
       child.on('exit', (code) => {
-        clearTimeout(late);
+        clearTimeout(over);
         if (code === 0) resolve();
-        else reject(new Error('the table was not filled in time, or a process of it failed (see above)'));
+        else reject(new Error('a process that fills the table has failed (see above)'));
       });
     });
   }
@@ -122,7 +123,7 @@ export class Table {
       Number(/db0:.*expires=(\d+)/.exec(String(await this.redis.call('INFO', 'keyspace')))?.[1]);
     say('waiting until the CONNECTs of the last minute are forgotten');
     while ((await expiring()) > 0) await pause(1000);
-    return ((await usedMemory(this.redis)) - this.#empty) / this.size;
+    return ((await usedMemory(this.redis)) - this.#empty) / (await this.sessions.counts()).up;
   }
 
   /** Each step `count` times, one call at a time, on new sessions and on random ones of the table; none is left over. */
