@@ -126,6 +126,19 @@ export async function setNodeLinks(lab: Lab, index: number, state: 'up' | 'down'
     await run(['ip', '-n', lab.namespace(box), 'link', 'set', nodeName(index), state]);
 }
 
+/** Cuts a node off from one port of the core, or takes that back: its packets there are lost, all others pass. */
+export async function setNodePort(
+  lab: Lab,
+  index: number,
+  port: number,
+  state: 'open' | 'cut',
+): Promise<void> {
+  const rules = `chain out { type filter hook output priority 0; tcp dport ${port} drop; }
+    chain in { type filter hook input priority 0; tcp sport ${port} drop; }`;
+  const table = `add table inet cut\ndelete table inet cut\n${state === 'cut' ? `table inet cut { ${rules} }\n` : ''}`;
+  await lab.exec(lab.namespace(nodeName(index)), ['nft', '-f', '-'], { input: table });
+}
+
 const EVERYTHING: Place = { ipv4: '0.0.0.0/0', ipv6: '::/0' };
 const CLIENTS: Place = { ipv4: '198.18.0.0/16', ipv6: '2001:db8:18::/64' };
 const CLIENT_GATEWAY: Place = { ipv4: '198.18.0.1', ipv6: '2001:db8:18::ffff' };
