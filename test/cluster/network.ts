@@ -133,9 +133,10 @@ export async function setNodePort(
   port: number,
   state: 'open' | 'cut',
 ): Promise<void> {
-  const rules = `chain out { type filter hook output priority 0; tcp dport ${port} drop; }
-    chain in { type filter hook input priority 0; tcp sport ${port} drop; }`;
-  const table = `add table inet cut\ndelete table inet cut\n${state === 'cut' ? `table inet cut { ${rules} }\n` : ''}`;
+  const chain = (hook: string, what: string) =>
+    ` chain ${hook} {\n  type filter hook ${hook} priority filter;\n  tcp ${what} ${port} drop\n }\n`;
+  const rules = `table inet cut {\n${chain('output', 'dport')}${chain('input', 'sport')}}\n`;
+  const table = `add table inet cut\ndelete table inet cut\n${state === 'cut' ? rules : ''}`;
   await lab.exec(lab.namespace(nodeName(index)), ['nft', '-f', '-'], { input: table });
 }
 

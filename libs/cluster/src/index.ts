@@ -1,3 +1,6 @@
+export * from './account-records.memory.ts';
+export * from './account-records.redis.ts';
+export * from './account-records.ts';
 export * from './accounts.ts';
 export * from './addresses.ts';
 export * from './assertions.ts';
@@ -16,6 +19,8 @@ export * from './event-stream.ts';
 export * from './events.memory.ts';
 export * from './events.redis.ts';
 export * from './events.ts';
+export * from './failures.ts';
+export * from './home-slices.ts';
 export * from './journal-lines.ts';
 export * from './journal-lock.ts';
 export * from './journal.ts';

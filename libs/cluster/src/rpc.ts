@@ -11,10 +11,10 @@
  *   auth.Lookup, catalog.Announce, node.ListTunnels, node.Status, node.StoreSilence   yes, they read
  *   node.Release    yes  fenced by epoch
  *   node.Drain      yes  the state is named, not switched
- *   account.ChangeAccount no  a user that was added would be there already
+ *   account.*       yes  they read, and who is locked twice is locked
  *   node.Disconnect no   the client may be back already, and would be disconnected again
  */
-import { accountRequest, type Accounts, type ExplainPolicy } from './accounts.ts';
+import { ONLY_AT_AUTH, type Accounts, type ExplainPolicy } from './accounts.ts';
 import type { AuthService, CatalogService } from './auth-service.ts';
 import {
   accountsFrom,
@@ -83,21 +83,21 @@ export async function catalogClient(options: RpcOptions): Promise<CatalogService
   };
 }
 
-/** Users, as the auth of other processes knows them. */
+/** Users as auth knows them, for a tunnel node: it may lock them and change nothing else (docs/decisions/0006). */
 export async function accountClient(
   options: RpcOptions,
 ): Promise<Accounts & { explain: ExplainPolicy } & Closable> {
   const rpc = await openClient('auth', ACCOUNT_WIRE, options);
-  const reads = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
-  const changes = { repeatable: false, deadlineMs: LOGIN_DEADLINE_MS };
+  const quick = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
   return {
-    list: async () => accountsFrom(await rpc.unary('ListAccounts', {}, reads)),
+    list: async () => accountsFrom(await rpc.unary('ListAccounts', {}, quick)),
     async apply(order) {
-      const problem = problemFrom(await rpc.unary('ChangeAccount', accountRequest(order), changes));
+      if (order.verb !== 'lock') throw new Error(ONLY_AT_AUTH);
+      const problem = problemFrom(await rpc.unary('LockAccount', { name: order.name }, quick));
       if (problem !== '') throw new Error(problem);
     },
     explain: async (user, profile) =>
-      explainedFrom(await rpc.unary('ExplainPolicy', { user, profile }, reads)),
+      explainedFrom(await rpc.unary('ExplainPolicy', { user, profile }, quick)),
     close: () => rpc.close(),
   };
 }

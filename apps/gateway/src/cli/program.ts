@@ -7,6 +7,7 @@ import { PEER_ROLES, RETURN_PATHS, settingsReference, type PeerRole } from '@sal
 import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
 import { addCluster } from './cluster-verbs.ts';
+import { addEvents } from './event-verbs.ts';
 import * as form from './occtl-form.ts';
 import { addPki } from './pki-verbs.ts';
 import { readNewPassword } from './prompt.ts';
@@ -39,6 +40,7 @@ export function sallyportProgram(around: Surroundings): Command {
   addUsers(program, verbs, around);
   addCluster(program, verbs);
   addPki(program, verbs);
+  addEvents(program, verbs);
   return program;
 }
 
@@ -242,8 +244,8 @@ function addCommands(program: Command, verbs: Verbs): void {
 function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
   const user = program
     .command('user')
-    .description('users of the users-file, with or without a running gateway')
-    .option('--config <file>', 'the users-file of this configuration, instead of asking the running gateway');
+    .description('users; of one gateway also while it does not run')
+    .option('--config <file>', 'the users-file of this configuration, instead of asking what runs');
   const accounts = async () => {
     const { accountsOf } = await import('./accounts.ts');
     return accountsOf(verbs.socket, user.opts<{ config?: string }>().config);

@@ -22,9 +22,11 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     const limits = limitsOf(settings());
     const store = await sentence(options.openStore(settings(), { log, metrics, node, role, limits }));
     closers.push(() => store.close());
-    const { sessions, logins, nodes, events } = store;
-    if (!logins) throw new Error('the store of auth has no logins');
-    const auth = await sentence(openAuth({ settings, sessions, logins, events, metrics, log }));
+    const { sessions, logins, records, failures, nodes, events } = store;
+    if (!logins || !records) throw new Error('the store of auth has no logins, or no records of users');
+    const auth = await sentence(
+      openAuth({ settings, sessions, logins, records, failures, events, metrics, log }),
+    );
     closers.push(() => auth.close());
     const lifecycle = await openWatching(parts, events);
     observeSessions({ metrics, sessions, settings });
@@ -47,7 +49,7 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     const admin = await serveAdmin(
       {
         ...{ sessions, node: cluster, nodes, events, lifecycle, tally, log, now },
-        ...{ accounts: auth.accounts, lastLogins: store.lastLogins },
+        ...{ accounts: auth.accounts, failures, lastLogins: store.lastLogins },
       },
       stateFolder(options.stateDir).socket,
     );

@@ -2,6 +2,7 @@ import {
   accountClient,
   NODE_WIRE,
   type EventLog,
+  type LoginFailures,
   type Nodes,
   type Occurrence,
   type Sessions,
@@ -21,6 +22,7 @@ export interface NodeServicesParts extends RoleParts {
   sessions: Sessions;
   nodes: Nodes;
   events: EventLog;
+  failures: LoginFailures;
   lastLogins?: ((user: string) => Promise<Occurrence[]>) | undefined;
   lifecycle: GatewayLifecycle;
   own: NodeLife;
@@ -62,6 +64,7 @@ export async function openNodeServices(parts: NodeServicesParts): Promise<{ clos
         log,
         now,
         accounts,
+        failures: parts.failures,
         lastLogins: parts.lastLogins,
         notes: () => [...own.notReady(), ...own.notes()],
       },

@@ -1,9 +1,12 @@
 import type { Logins } from '@sallyport/auth';
 import { StartError } from '@sallyport/chassis';
 import {
+  LoginFailures,
   Outbox,
   keepCapped,
   Redis,
+  RedisAccountRecords,
+  RedisCounters,
   RedisEventLog,
   RedisEventStream,
   RedisNodes,
@@ -36,7 +39,8 @@ export const openStore: OpenStore = async (settings, around) => {
     return {
       sessions,
       assertions: sessions,
-      ...(role === 'auth' && { logins: await openLogins(redis) }),
+      ...(role === 'auth' && { logins: await openLogins(redis), records: new RedisAccountRecords(redis) }),
+      failures: new LoginFailures(new RedisCounters(redis)),
       nodes: new RedisNodes(redis),
       events,
       lastLogins: (user) => events.lastLogins(user),
