@@ -126,6 +126,20 @@ export async function setNodeLinks(lab: Lab, index: number, state: 'up' | 'down'
     await run(['ip', '-n', lab.namespace(box), 'link', 'set', nodeName(index), state]);
 }
 
+/** Cuts a node off from one port of the core, or takes that back: its packets there are lost, all others pass. */
+export async function setNodePort(
+  lab: Lab,
+  index: number,
+  port: number,
+  state: 'open' | 'cut',
+): Promise<void> {
+  const chain = (hook: string, what: string) =>
+    ` chain ${hook} {\n  type filter hook ${hook} priority filter;\n  tcp ${what} ${port} drop\n }\n`;
+  const rules = `table inet cut {\n${chain('output', 'dport')}${chain('input', 'sport')}}\n`;
+  const table = `add table inet cut\ndelete table inet cut\n${state === 'cut' ? rules : ''}`;
+  await lab.exec(lab.namespace(nodeName(index)), ['nft', '-f', '-'], { input: table });
+}
+
 const EVERYTHING: Place = { ipv4: '0.0.0.0/0', ipv6: '::/0' };
 const CLIENTS: Place = { ipv4: '198.18.0.0/16', ipv6: '2001:db8:18::/64' };
 const CLIENT_GATEWAY: Place = { ipv4: '198.18.0.1', ipv6: '2001:db8:18::ffff' };

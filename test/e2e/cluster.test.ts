@@ -5,7 +5,7 @@ import { after, before, describe, test, type TestContext } from 'node:test';
 import { Race } from '../bench/race.ts';
 import { Cluster } from '../cluster/cluster.ts';
 import { HAS_SUPERVISOR } from '../cluster/member.ts';
-import { GATEWAY, LAN, nodePlace, setNodeLinks } from '../cluster/network.ts';
+import { GATEWAY, LAN, nodePlace, setNodeLinks, setNodePort } from '../cluster/network.ts';
 import { Pings } from '../cluster/pings.ts';
 import { AnyConnect, eventually, header, Openconnect, sleep, type Spawned } from '../harness/index.ts';
 
@@ -97,6 +97,35 @@ describe('a cluster', { skip: noTun }, () => {
     assert.notEqual(await cluster.nodeOf('user1'), node.name);
   });
 
+  test('a node that is cut from Redis alone: 404, its routes go, and its client goes on at the other', async (context) => {
+    const node = await home();
+    const index = cluster.nodes.indexOf(node);
+    const others = cluster.nodes.map(({ name }) => name).filter((name) => name !== node.name);
+    await pings.whenSteady();
+    const { connects, posts } = client;
+    const since = Date.now() / 1000;
+    await setNodePort(cluster.lab, index, cluster.redisPort, 'cut');
+    try {
+      await cluster.balancer.whenReady(1, PATIENCE_MS);
+      assert.deepEqual(cluster.balancer.ready, others);
+      const status = await cluster.cli(['show', 'status'], cluster.services.socket(node.name));
+      assert.match(status, /Note: isolated: the session store answers other nodes and not this one/);
+      await client.whenConnects(connects + 1, PATIENCE_MS);
+      await pings.whenSteady();
+      context.diagnostic(`cut from Redis: no answer for ${pings.longestGap(since).toFixed(2)} s`);
+      const shown = (await cluster.show('users')).filter((user) => user['Username'] === 'user1');
+      assert.deepEqual(
+        shown.map((user) => [user['Node'], user['IPv4']]),
+        [[others[0], address]],
+      );
+      assert.equal(client.posts, posts, 'no new login');
+    } finally {
+      await setNodePort(cluster.lab, index, cluster.redisPort, 'open');
+    }
+    await cluster.balancer.whenReady(2, PATIENCE_MS);
+    assert.equal(await cluster.nodeOf('user1'), others[0], 'what it says late touches nobody');
+  });
+
   test('drain of a node: it comes back on the other', async (context) => {
     const node = await home();
     await cluster.cli(['drain', 'node', node.name]);
@@ -136,6 +165,7 @@ describe('a cluster', { skip: noTun }, () => {
       assert.notEqual(refused, 'success');
       assert.deepEqual(cluster.balancer.ready, ['n1', 'n2']);
       await sleep(Math.max(0, REDIS_AWAY_MS - (Date.now() - since * 1000)));
+      assert.deepEqual(cluster.balancer.ready, ['n1', 'n2'], 'no node takes itself for the only one');
     } finally {
       cluster.services.redis.signal('SIGCONT');
     }
@@ -155,6 +185,7 @@ describe('a cluster', { skip: noTun }, () => {
       500,
     );
     assert.equal(step.authId, 'success');
+    assert.deepEqual(cluster.balancer.ready, ['n1', 'n2']);
   });
 
   for (const role of ['auth', 'portal', 'downloader'] as const) {
@@ -222,4 +253,6 @@ describe('a cluster', { skip: noTun }, () => {
 });
 
 const REDIS_AWAY_MS = 15_000;
+/** Far more than anything here takes on a busy machine. */
+const PATIENCE_MS = 120_000;
 const ONE_TUNNEL = { alive: 1, records: 1, tunnels: 1, sameAddress: true };
