@@ -42,6 +42,8 @@ export interface ClusterSettings {
   pki?: PeerFiles;
   services: ServiceAddresses;
   listen: ListenAddresses;
+  /** How long a node that alone cannot reach the store keeps its tunnels (CLUSTER.md C3). */
+  isolationLimitSeconds: number;
 }
 
 const host = text(255);
@@ -259,6 +261,11 @@ function hostOrNone() {
   });
 }
 
+/** Balancers must have seen the 404 by then, else the clients come back to the same node. */
+export const LEAST_ISOLATION_SECONDS = 3;
+/** Sixty less than an address rests before another user gets it (CLUSTER.md C13). */
+export const MOST_ISOLATION_SECONDS = 10;
+
 export const CLUSTER_KEYS = {
   redis: {
     kind: 'section',
@@ -285,6 +292,12 @@ export const CLUSTER_KEYS = {
     about: 'Where the services of this file listen.',
     keys: LISTEN_KEYS,
   } satisfies Section<typeof LISTEN_KEYS>,
+  'isolation-limit': key(integer(LEAST_ISOLATION_SECONDS, MOST_ISOLATION_SECONDS), MOST_ISOLATION_SECONDS, {
+    unit: 'seconds',
+    about:
+      'How long a tunnel node that alone cannot reach Redis keeps its tunnels. Then it closes them, and their clients come back on other nodes.',
+    example: '5',
+  }),
 };
 
 type ClusterValues = Values<typeof CLUSTER_KEYS>;
@@ -303,6 +316,7 @@ export function clusterSettingsOf(values: ClusterValues, base: string): ClusterS
       catalog: services?.catalog ?? [],
     },
     listen: { ...LISTEN, ...listen },
+    isolationLimitSeconds: values['isolation-limit'] ?? CLUSTER_KEYS['isolation-limit'].default,
   };
 }
 
@@ -375,6 +389,8 @@ export function checkCluster(
   }
   for (const name of ['services', 'listen', 'kafka'] as const)
     if (values[name] && !redis) report(`${name} belongs to a cluster, and a cluster needs redis`, name);
+  if (values['isolation-limit'] !== undefined && !redis)
+    report('isolation-limit belongs to a cluster, and a cluster needs redis', 'isolation-limit');
   if (pki)
     for (const name of ['ca', 'cert', 'key'] as const)
       if (!pki[name] && !refused(name)) report(`pki needs ${name}`, 'pki');

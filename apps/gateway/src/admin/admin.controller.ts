@@ -39,6 +39,8 @@ export interface AdminParts {
   failures: Pick<LoginFailures, 'read'>;
   lifecycle: Lifecycle;
   tally: Tally;
+  /** What an operator should know of this process's state. */
+  notes?: (() => string[]) | undefined;
   log: Log;
   /** µs since 1970, from the store's clock. */
   now: () => bigint;
@@ -83,6 +85,7 @@ export class AdminController {
       // Not Math.min(...mtus): ten thousand arguments are many.
       minMtuBytes: mtus.reduce((least, mtu) => (least === 0 ? mtu : Math.min(least, mtu)), 0),
       maxMtuBytes: mtus.reduce((most, mtu) => Math.max(most, mtu), 0),
+      notes: this.#parts.notes?.() ?? [],
     };
   }
 

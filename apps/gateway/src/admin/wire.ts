@@ -36,6 +36,7 @@ export interface StatusResponse {
   txBytes: string;
   minMtuBytes: number;
   maxMtuBytes: number;
+  notes: string[];
 }
 
 export interface ListTunnelsRequest {

@@ -53,6 +53,7 @@ const world = {
   orders: [] as AccountOrder[],
   reload: { applied: true, revision: 'r2', waiting: [], errors: [], files: [], warnings: [] } as ReloadResult,
   stopped: false,
+  notes: [] as string[],
 };
 let sessions: MemorySessions;
 let server: AdminServer;
@@ -223,6 +224,13 @@ test('show status has the keys of occtl and counts what happened', async () => {
   const { text } = await run('show', 'status');
   assert.match(text, /Status: online\n {2}Version: 9\.9\.9\n/);
   assert.doesNotMatch(text, /latency|auth time/);
+});
+
+test('show status says why balancers send nobody', async () => {
+  world.notes = ['isolated: the session store answers other nodes and not this one'];
+  assert.deepEqual(field((await run('-j', 'show', 'status')).json, 'Notes'), world.notes);
+  assert.match((await run('show', 'status')).text, /\n {2}Note: isolated: the session store answers/);
+  world.notes = [];
 });
 
 test('sessions are listed, found by the beginning of their id, and terminated', async () => {
@@ -517,6 +525,7 @@ function parts(): Parameters<typeof serveAdmin>[0] {
     nodes: world.nodes,
     events: world.events,
     tally: new Tally(world.events),
+    notes: () => world.notes,
     log,
     now: () => BigInt(NOW) * 1000n,
     failures: world.failures,
@@ -584,6 +593,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
     runGateway: async () => undefined,
     runRole: async () => undefined,
     supervise: async () => undefined,
+    interrupted: async () => undefined,
   });
   let code = 0;
   silence(program);

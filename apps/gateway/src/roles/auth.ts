@@ -8,6 +8,7 @@ import { serveAdmin } from '../admin/serve-admin.ts';
 import { Tally } from '../admin/tally.ts';
 import { ClusterNodes } from '../cluster-nodes.ts';
 import { stateFolder } from '../first-run.ts';
+import { NodeClients } from '../node-clients.ts';
 import { observeSessions, sweeping } from '../watching.ts';
 import { limitsOf, sentence, starting, type Running } from '../wiring.ts';
 import { openRole, openWatching, type RoleOptions } from './role.ts';
@@ -40,8 +41,9 @@ export function startAuth(options: RoleOptions): Promise<Running> {
         };
       },
     });
-    const cluster = new ClusterNodes({ nodes, sessions, certificates, log, now });
-    closers.push(() => cluster.close());
+    const clients = new NodeClients(certificates);
+    closers.push(() => clients.close());
+    const cluster = new ClusterNodes({ nodes, sessions, clients, log, now });
     const tally = new Tally(events);
     closers.push(() => tally.close());
     const admin = await serveAdmin(
