@@ -73,6 +73,38 @@ describe('a cluster', { skip: noTun }, () => {
     assert.equal(await other.stop(), 0);
   });
 
+  test('a lock at one auth ends the tunnel on another node; the other auth unlocks; a node may only lock', async (context) => {
+    const [n1, n2] = [0, 1].map((index) => `https://${nodePlace(index).ipv4}`);
+    const [auth2, node2] = [cluster.services.socket('auth-2'), cluster.services.socket('n2')];
+    const login = await Openconnect.authenticate(cluster.client(2, { url: n1 }));
+    const there = await Openconnect.connect(cluster.withCookie(2, login.cookie, { url: n2 }));
+    assert.equal(await cluster.nodeOf('user3'), 'n2');
+    await cluster.cli(['user', 'lock', 'user3']);
+    const since = performance.now();
+    assert.notEqual(await there.exited, 0);
+    context.diagnostic(`openconnect ended ${Math.round(performance.now() - since)} ms after the command`);
+    assert.match(there.output, /Session terminated by server/);
+
+    const tried = () => anyConnect(2).login('user3', 'password-3');
+    for (let at = 0; at < 4; at++) assert.notEqual((await tried()).authId, 'success');
+    const failures = async (socket: string) => {
+      const explained: unknown = JSON.parse(await cluster.cli(['explain', 'user', 'user3', '-j'], socket));
+      return JSON.stringify(explained);
+    };
+    await eventually('all failures are counted', async () => (await failures(node2)).includes('"User":4'));
+    assert.match(await failures(auth2), /"Locked":true/);
+    const own = 'a tunnel node may lock users and change nothing else';
+    await assert.rejects(cluster.cli(['user', 'unlock', 'user3'], node2), new RegExp(own));
+    await cluster.cli(['user', 'unlock', 'user3'], auth2);
+    await eventually('the user is let in again', async () => (await tried()).authId === 'success');
+    const scripted = anyConnect(2);
+    assert.equal((await scripted.login('user3', 'password-3')).authId, 'success');
+    await scripted.connect();
+    await cluster.cli(['user', 'lock', 'user3'], node2);
+    await eventually('no tunnel is left', async () => (await cluster.nodeOf('user3')) === undefined);
+    await cluster.cli(['user', 'unlock', 'user3']);
+  });
+
   test('kill -9 of the serving process: back without a prompt', { skip: noSupervisor }, async (context) => {
     const node = await home();
     await outage(context, 'serving process killed', () => node.crash());

@@ -478,7 +478,7 @@ export const SETTINGS_KEYS = {
   'users-file': key(path, 'users', {
     reloads: false,
     about:
-      'Users, groups and password hashes, in lines as ocpasswd writes them; `sallyport user` changes it.',
+      'Users, groups and password hashes, in lines as ocpasswd writes them; `sallyport user` changes it. In a cluster all replicas of auth read the same, and what `sallyport user` changes wins over it.',
     example: 'users',
   }),
   'packages-dir': key(path, '', {
