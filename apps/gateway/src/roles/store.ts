@@ -68,11 +68,14 @@ async function openOutbox(
     log.warn({}, 'no kafka is configured: facts stay in Redis, the last ones');
     return undefined;
   }
-  const { Kafka } = await import('@sallyport/cluster/kafka');
+  const { Kafka, kafkaAtStart } = await import('@sallyport/cluster/kafka');
+  const events = new Kafka(kafka, log);
+  const problem = await kafkaAtStart(events, kafka);
+  if (problem !== undefined) throw new StartError(problem);
   const outbox = new Outbox({
     stream: new RedisEventStream(redis),
     table: sessions,
-    sink: new Kafka(kafka, log).sink(),
+    sink: events.sink(),
     cluster: where?.cluster ?? '',
     holder: node.incarnation,
     clock: systemClock(),
