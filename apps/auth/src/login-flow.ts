@@ -282,7 +282,9 @@ export class LoginFlow {
       },
       strapKey: client.strapKey,
     });
-    // A lock or a new password that came since the proof has ended this user's sessions, but perhaps not this one.
+    // A lock or a new password that came since the proof has ended this user's sessions, but perhaps not this one. Who
+    // changes him from now on ends it too, on whatever replica.
+    await this.#parts.directory.refresh();
     const lost = this.#lostProof(login);
     if (lost) {
       await this.#parts.sessions.end(session.id, lost);

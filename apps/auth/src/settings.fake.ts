@@ -25,6 +25,7 @@ export function fakeSettings(change: Partial<Settings> = {}): Settings {
     node: { name: 'n1', number: 1, advertisedUdpPort: 443, address: '' },
     services: { auth: [], portal: [], downloader: [], catalog: [] },
     listen: { auth: '', portal: '', downloader: '', catalog: '', node: '' },
+    isolationLimitSeconds: 10,
     usersFile: '',
     packagesDir: '',
     preLoginBanner: '',

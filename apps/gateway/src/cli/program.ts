@@ -242,8 +242,8 @@ function addCommands(program: Command, verbs: Verbs): void {
 function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
   const user = program
     .command('user')
-    .description('users of the users-file, with or without a running gateway')
-    .option('--config <file>', 'the users-file of this configuration, instead of asking the running gateway');
+    .description('users; of one gateway also while it does not run')
+    .option('--config <file>', 'the users-file of this configuration, instead of asking what runs');
   const accounts = async () => {
     const { accountsOf } = await import('./accounts.ts');
     return accountsOf(verbs.socket, user.opts<{ config?: string }>().config);
