@@ -616,7 +616,8 @@ function faultOf(error: unknown): Error {
     return new StoreUnavailable('Redis did not answer in time', { cause: error });
   const code = codeOf(error);
   const message = messageOf(error);
-  if (code === 'NEWER') return new NewerVersion(message.replace(/^NEWER /, 'Redis: '), NaN);
+  const newer = /^NEWER (.*?) of version (\d+)/.exec(message);
+  if (newer) return new NewerVersion(`Redis: ${newer[1]}`, Number(newer[2]));
   if (code === 'FAULT') return new Error(message.replace(/^FAULT /, ''));
   if (code === 'WAITING') return new StoreUnavailable(message.replace(/^WAITING /, ''));
   if (PASSING.has(code) || LASTING.has(code)) {
