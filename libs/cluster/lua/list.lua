@@ -18,8 +18,11 @@ for _, member in ipairs(members) do
   local first = bytes == 0 and '' or string.sub(hex(string.sub(member, -16, -17 + bytes)), 1, #ARGS.prefix)
   if first == ARGS.prefix then
     local id = idOfMember(member)
-    reply[#reply + 1] = id
-    reply[#reply + 1] = cjson.encode(load(id))
+    local record = load(id)
+    if record then
+      reply[#reply + 1] = id
+      reply[#reply + 1] = cjson.encode(record)
+    end
   end
 end
 return reply

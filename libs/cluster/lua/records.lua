@@ -30,12 +30,23 @@ local function put(record, name, value)
   record[name] = value
 end
 
+local STATES = { a = true, u = true, p = true, c = true }
+
+local function isRecord(value)
+  for _, name in ipairs({ 't', 'u', 'p', 'g', 'st' }) do
+    if type(value[name]) ~= 'string' then return false end
+  end
+  return STATES[value.st] and type(value.n) == 'number'
+end
+
+-- nil = there is none, or what no script of ours wrote: that is nobody's right, and it must not stop the others.
 local function load(id)
   local text = redis.call('GET', KEY .. 's:' .. id)
   if not text then return nil end
-  local record = cjson.decode(text)
+  local read, record = pcall(cjson.decode, text)
+  if not read or type(record) ~= 'table' or type(record.v) ~= 'number' then return nil end
   if record.v > VERSION then stop('NEWER session record of version ' .. record.v) end
-  return record
+  return isRecord(record) and record or nil
 end
 
 -- The session of ARGS.id; where a token is given, only if it is that one's.
