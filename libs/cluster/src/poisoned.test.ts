@@ -8,14 +8,17 @@ import { hashToken, newToken } from './tokens.ts';
 
 /* What stands in Redis and was not written by a script of ours, or not as it stands there now. */
 
-const POISONS: [string, (text: string) => string][] = [
-  ['no JSON', () => 'not json {{{'],
+const POISONS: [string, (text: Buffer) => string | Buffer][] = [
+  ['no text', () => ''],
+  ['neither JSON nor MessagePack', () => 'not json {{{'],
+  ['JSON that breaks off', () => '{"v":1,"t":'],
   ['no record', () => '{}'],
   ['a list', () => '[]'],
-  ['a number', () => '17'],
-  ['a state that nobody knows', (text) => text.replace(/"st":"."/, '"st":"x"')],
-  ['an object as user', (text) => text.replace(/"u":"[^"]*"/, '"u":{"a":1}')],
-  ['lists without end', (text) => text.replace('{', `{"deep":${'['.repeat(5000)}${']'.repeat(5000)},`)],
+  ['a record that breaks off', (text) => text.subarray(0, text.length >> 1)],
+  ['a few fields', (text) => text.subarray(0, 3)],
+  ['a state that nobody knows', () => JSON.stringify({ ...EMPTY, st: 'x' })],
+  ['an object as user', () => JSON.stringify({ ...EMPTY, u: { a: 1 } })],
+  ['lists without end', () => `{"v":1,"deep":${'['.repeat(5000)}${']'.repeat(5000)}}`],
 ];
 
 describe('V38: a session record that is none', () => {
@@ -50,7 +53,7 @@ describe('V38: a session record that is none', () => {
         assert.ok((await sessions.claim({ ...sampleClaim(tokenHash, tokenHash), node })).ok);
       for (const { id } of [idle, up]) {
         const key = `${redis.prefix}s:${id}`;
-        await redis.call('SET', key, poison(String(await redis.call('GET', key))));
+        await redis.call('SET', key, poison(await stored(redis, key)));
       }
 
       for (const { id, tokenHash } of [idle, up]) {
@@ -75,13 +78,15 @@ describe('V38: a session record that is none', () => {
     const { redis, sessions } = await open('poison-fields');
     const { id, tokenHash } = await sessions.create(login());
     const key = `${redis.prefix}s:${id}`;
-    const text = String(await redis.call('GET', key));
-    const ahead = String(clock.now + 3_600_000_000n);
-    await redis.call(
-      'SET',
+    const grant = await redis.call(
+      'EVAL',
+      "return ({ cmsgpack.unpack(redis.call('GET', KEYS[1])) })[8]",
+      1,
       key,
-      text.replace(/"c":"\d+"/, `"c":"${ahead}"`).replace('{', '{"surprise":{"a":[1]},'),
     );
+    const created = String(clock.now + 3_600_000_000n);
+    const odd = { ...EMPTY, t: tokenHash, g: String(grant), c: created, surprise: { a: [1] } };
+    await redis.call('SET', key, JSON.stringify(odd));
     const claimed = await sessions.claim(sampleClaim(tokenHash, 'x'));
     assert.ok(claimed.ok);
     assert.ok(claimed.lease.epoch >= clock.now);
@@ -90,3 +95,12 @@ describe('V38: a session record that is none', () => {
     assert.equal(await sessions.end(id, 'terminated'), true);
   });
 });
+
+/** As the scripts find it, bytes and all. */
+async function stored(redis: Redis, key: string): Promise<Buffer> {
+  const script =
+    "return (string.gsub(redis.call('GET', KEYS[1]), '.', function(c) return string.format('%02x', string.byte(c)) end))";
+  return Buffer.from(String(await redis.call('EVAL', script, 1, key)), 'hex');
+}
+
+const EMPTY = { v: 1, n: 1, st: 'a', t: '0'.repeat(64), u: 'alice', p: 'staff', g: 'none' };

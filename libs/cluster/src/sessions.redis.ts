@@ -4,7 +4,15 @@ import { REASONS } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
 import { PUT_BACK_SLICE, puttingBack, startedText } from './putting-back.ts';
 import { decodeStored, parseGrant, type GrantText } from './redis-records.ts';
-import { poolSize, reservedList, storedGrant, type ReservedList, type StoredGrant } from './redis-plan.ts';
+import {
+  homeRanges,
+  poolSize,
+  reservedList,
+  storedGrant,
+  type HomeRanges,
+  type ReservedList,
+  type StoredGrant,
+} from './redis-plan.ts';
 import type { Redis } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import type { Lease, Micros, NodeIdentity, Session, SessionClient } from './session.ts';
@@ -42,6 +50,7 @@ export class RedisSessions implements Sessions, Assertions {
   readonly #pollMillis: number;
   #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   #reserved: ReservedList = { tag: '', members: [] };
+  #home: HomeRanges = homeRanges([]);
   readonly #grants = new Map<string, GrantText>();
   readonly #checked = new Checked();
   readonly #mail = new Set<Mail>();
@@ -111,20 +120,27 @@ export class RedisSessions implements Sessions, Assertions {
   async #list(prefix: string, limit: number): Promise<Session[]> {
     const sessions: Session[] = [];
     for (let from = ''; ;) {
-      const [away, next, ...rows] = await this.#run(SCRIPTS.list, { from, limit, prefix });
-      for (let i = 0; i < rows.length; i += 2) {
-        sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
-      }
+      const [next, ...ids] = await this.#run(SCRIPTS.list, { from, limit, prefix });
+      for (let at = 0; at < ids.length; at += FETCH_SLICE)
+        sessions.push(...(await this.#fetch(ids.slice(at, at + FETCH_SLICE))));
       from = String(next);
       if (from === '') return sessions;
     }
+  }
+
+  async #fetch(ids: readonly (string | number)[]): Promise<Session[]> {
+    const [away, ...rows] = await this.#run(SCRIPTS.fetch, { ids });
+    const sessions: Session[] = [];
+    for (let i = 0; i < rows.length; i += 2)
+      sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
+    return sessions;
   }
 
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
     const { node } = request;
     const reply = await this.#runClaim(request);
     if (reply[0] !== 'claimed') return { ok: false, reason: reasonOf(reply[1]) };
-    const [, away, id, text, offered, resumed, fresh, told] = reply.map(String);
+    const [, away, id, text, offered, resumed, fresh, told, returning] = reply.map(String);
     if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
     const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
     if (session.lease === undefined) throw new Error('a claimed session has no lease');
@@ -133,7 +149,8 @@ export class RedisSessions implements Sessions, Assertions {
       ipv4: offered?.includes('4') ? session.addresses.ipv4 : '',
       ipv6: offered?.includes('6') ? session.addresses.ipv6 : '',
     };
-    return { ok: true, session, lease: session.lease, addresses, resumed: resumed === '1' };
+    const { lease } = session;
+    return { ok: true, session, lease, addresses, resumed: resumed === '1', returning: returning === '1' };
   }
 
   async #runClaim(request: ClaimRequest): Promise<(string | number)[]> {
@@ -154,6 +171,7 @@ export class RedisSessions implements Sessions, Assertions {
       maxClients: this.#limits.maxClients,
       perMinute: this.#limits.connectsPerMinute,
       reserved: tag,
+      home: this.#home,
       ...clientFields(client),
     };
     const reply = await this.#run(SCRIPTS.claim, args);
@@ -233,6 +251,7 @@ export class RedisSessions implements Sessions, Assertions {
   configure(limits: SessionLimits): void {
     this.#limits = limits;
     this.#reserved = reservedList(limits.reserved ?? []);
+    this.#home = homeRanges(limits.home ?? []);
   }
 
   /** Redis itself stays open. */
@@ -427,6 +446,7 @@ const SCRIPTS = {
   create: loadScript('create', SESSION_PARTS),
   find: loadScript('find', ['records']),
   list: loadScript('list', ['records']),
+  fetch: loadScript('fetch', ['records']),
   counts: loadScript('counts'),
   claim: loadScript('claim', [...SESSION_PARTS, 'yielding']),
   reserve: loadScript('reserve'),
@@ -443,13 +463,15 @@ const SCRIPTS = {
 /** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2): an end counts within 1 s. */
 export const POLL_MILLIS = 500;
 /** Sessions that one script changes at most: a longer one would hold up everybody else. */
-export const SLICE = 200;
+export const SLICE = 40;
 
 /** Sessions of one page of `list`. */
 const PAGE = 500;
 /** Of a search by id, most of which is not wanted. */
 const PREFIX_PAGE = 2000;
-const SWEEP_SLICES = 50;
+/** Records that one script reads. */
+const FETCH_SLICE = 100;
+const SWEEP_SLICES = 250;
 const MAIL_BATCH = 256;
 const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;
