@@ -18,6 +18,7 @@ import {
   type NodeService,
   type Release,
   type Notice,
+  type Claimed,
   type Session,
   type Sessions,
   type TunnelInfo,
@@ -196,7 +197,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#settle(tunnel, { kind: 'park', reason: this.#closing ? 'server-shutdown' : 'connection-lost' });
       return 'connection-lost';
     }
-    this.#attach(tunnel, session);
+    this.#attach(tunnel, claim);
     // 7. answer
     const answer = connectAnswer({
       grant: session.grant,
@@ -215,7 +216,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return claim.resumed ? 'resumed' : 'ok';
   }
 
-  #attach(tunnel: Tunnel, session: Session): void {
+  #attach(tunnel: Tunnel, { session, returning }: Claimed): void {
     const attachment = {
       tunnelId: tunnel.id,
       ...ownedBy(tunnel),
@@ -230,7 +231,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       if (evicted === 0) throw error;
       this.engine.attach(attachment);
     }
-    if (this.#announcing) this.#options.returnPath.announce(tunnel.id, attachment);
+    if (this.#announcing) this.#options.returnPath.announce(tunnel.id, attachment, returning);
     this.#byId.set(tunnel.id, tunnel);
     this.#bySession.set(session.id, tunnel);
   }

@@ -20,6 +20,7 @@ export * from './events.memory.ts';
 export * from './events.redis.ts';
 export * from './events.ts';
 export * from './failures.ts';
+export * from './home-slices.ts';
 export * from './journal-lines.ts';
 export * from './journal-lock.ts';
 export * from './journal.ts';

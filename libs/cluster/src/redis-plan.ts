@@ -74,6 +74,27 @@ export function reservedList(addresses: readonly string[]): ReservedList {
   return { tag: members.length === 0 ? '' : contentHash(members.join(' ')), members };
 }
 
+/** The home of a node as the scripts take it, by family: first and last address of each slice, in hex. */
+export type HomeRanges = Record<4 | 6, { first: string; last: string; prefix: number }[]>;
+
+/** @param prefixes CIDRs. */
+export function homeRanges(prefixes: readonly string[]): HomeRanges {
+  const ranges: HomeRanges = { 4: [], 6: [] };
+  for (const cidr of prefixes) {
+    const block = parseCidr(cidr);
+    if (block === undefined) throw new Error(`${cidr} is no block of addresses`);
+    const bits = block.network.length * 8;
+    const first = toBigint(block.network);
+    const last = first + (1n << BigInt(bits - block.prefixLength)) - 1n;
+    ranges[block.family === 'ipv4' ? 4 : 6].push({
+      first: hex(first, bits),
+      last: hex(last, bits),
+      prefix: block.prefixLength,
+    });
+  }
+  return ranges;
+}
+
 function reservedMember(text: string): string {
   const address = parseAddress(text);
   if (address === undefined) throw new Error(`${text} is no address`);

@@ -5,6 +5,7 @@ import type { Clock } from './clock.ts';
 import { sampleClaim, sampleLogin } from './session.fake.ts';
 import { seconds } from './session-decisions.ts';
 import { addressesContract } from './sessions-addresses.contract.ts';
+import { homeContract } from './sessions-home.contract.ts';
 import { limitsContract } from './sessions-limits.contract.ts';
 import { contractWorld, elsewhere, here, hereAgain } from './sessions-world.contract.ts';
 import type { Notice, Sessions } from './sessions.ts';
@@ -445,6 +446,7 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
 
     limitsContract(world);
     addressesContract(world);
+    homeContract(world);
 
     it('refuses every call after close', async () => {
       const session = await login();

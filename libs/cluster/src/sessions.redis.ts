@@ -4,7 +4,15 @@ import { REASONS } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
 import { PUT_BACK_SLICE, puttingBack, startedText } from './putting-back.ts';
 import { decodeStored, parseGrant, type GrantText } from './redis-records.ts';
-import { poolSize, reservedList, storedGrant, type ReservedList, type StoredGrant } from './redis-plan.ts';
+import {
+  homeRanges,
+  poolSize,
+  reservedList,
+  storedGrant,
+  type HomeRanges,
+  type ReservedList,
+  type StoredGrant,
+} from './redis-plan.ts';
 import type { Redis } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import type { Lease, Micros, NodeIdentity, Session, SessionClient } from './session.ts';
@@ -42,6 +50,7 @@ export class RedisSessions implements Sessions, Assertions {
   readonly #pollMillis: number;
   #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   #reserved: ReservedList = { tag: '', members: [] };
+  #home: HomeRanges = homeRanges([]);
   readonly #grants = new Map<string, GrantText>();
   readonly #checked = new Checked();
   readonly #mail = new Set<Mail>();
@@ -131,7 +140,7 @@ export class RedisSessions implements Sessions, Assertions {
     const { node } = request;
     const reply = await this.#runClaim(request);
     if (reply[0] !== 'claimed') return { ok: false, reason: reasonOf(reply[1]) };
-    const [, away, id, text, offered, resumed, fresh, told] = reply.map(String);
+    const [, away, id, text, offered, resumed, fresh, told, returning] = reply.map(String);
     if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
     const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
     if (session.lease === undefined) throw new Error('a claimed session has no lease');
@@ -140,7 +149,8 @@ export class RedisSessions implements Sessions, Assertions {
       ipv4: offered?.includes('4') ? session.addresses.ipv4 : '',
       ipv6: offered?.includes('6') ? session.addresses.ipv6 : '',
     };
-    return { ok: true, session, lease: session.lease, addresses, resumed: resumed === '1' };
+    const { lease } = session;
+    return { ok: true, session, lease, addresses, resumed: resumed === '1', returning: returning === '1' };
   }
 
   async #runClaim(request: ClaimRequest): Promise<(string | number)[]> {
@@ -161,6 +171,7 @@ export class RedisSessions implements Sessions, Assertions {
       maxClients: this.#limits.maxClients,
       perMinute: this.#limits.connectsPerMinute,
       reserved: tag,
+      home: this.#home,
       ...clientFields(client),
     };
     const reply = await this.#run(SCRIPTS.claim, args);
@@ -240,6 +251,7 @@ export class RedisSessions implements Sessions, Assertions {
   configure(limits: SessionLimits): void {
     this.#limits = limits;
     this.#reserved = reservedList(limits.reserved ?? []);
+    this.#home = homeRanges(limits.home ?? []);
   }
 
   /** Redis itself stays open. */

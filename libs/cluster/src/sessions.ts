@@ -94,6 +94,8 @@ export interface Claimed {
   lease: Lease;
   addresses: SessionAddresses;
   resumed: boolean;
+  /** This node had it last, with all of its addresses: no other can still announce them. */
+  returning: boolean;
 }
 
 export interface Refused {
@@ -123,6 +125,8 @@ export interface SessionLimits {
   connectsPerMinute: number;
   /** Fixed addresses of the configuration (`fixedAddresses`): pools give them to nobody. */
   reserved?: readonly string[];
+  /** Of the node that claims (home-slices.ts), CIDRs: it looks there first. Default: none. */
+  home?: readonly string[];
 }
 
 export type SessionCounts = Record<Exclude<Session['state'], 'closed'>, number>;

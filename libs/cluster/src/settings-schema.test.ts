@@ -37,7 +37,7 @@ test('a small file gives settings with all defaults', () => {
   assert.deepEqual(settings.profiles.default?.methods, ['local']);
   assert.deepEqual({ ...settings.policy }, { ipv4Pools: ['10.90.0.0/16'] });
   assert.deepEqual(settings.node, {
-    ...{ name: 'gateway', number: 1, advertisedUdpPort: 443 },
+    ...{ name: 'gateway', number: 1, slices: 0, advertisedUdpPort: 443 },
     address: '127.0.0.1:9495',
   });
 });
@@ -103,6 +103,8 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
   ['nat-addresses: 192.0.2.0/24', 4, /is no address and no range/],
   ['nat-addresses: [192.0.2.8, fd00::8, 192.0.2.9]', 4, /names more than one range of IPv4/],
   ['return-path: routed\nnat-addresses: 192.0.2.8', 5, /nat-addresses needs return-path: nat/],
+  ['return-path: nat\nnode: { name: n1, slices: 3 }', 5, /slices needs return-path: routed/],
+  ['return-path: routed\nnode: { slices: 257 }', 5, /slices must be a whole number from 0 to 256/],
   ['rekey-method: ssl', 4, /refused: it needs renegotiation/],
   ['rekey-method: none', 4, /refused: Secure Client/],
   ['rekey-time: 0', 4, /rekey-time must be/],
@@ -233,8 +235,9 @@ admin-address: 127.0.0.1:3
 device: tun9
 engine: portable
 listener: portable
-return-path: none
-node: { name: n, number: 2, advertised-udp-port: 3 }
+return-path: routed
+client-to-client: false
+node: { name: n, number: 2, slices: 2, advertised-udp-port: 3 }
 users-file: u
 redis: { url: "redis://127.0.0.1:6379" }
 kafka: { brokers: ["127.0.0.1:9092"] }

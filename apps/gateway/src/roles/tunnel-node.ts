@@ -9,6 +9,7 @@
 import { httpUpstream, type Upstream } from '@sallyport/cluster';
 import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder } from '../first-run.ts';
+import { HomeSlice } from '../home-slice.ts';
 import { Isolation, observeIsolation } from '../isolation.ts';
 import { NodeClients } from '../node-clients.ts';
 import { NodeLife } from '../node-life.ts';
@@ -40,7 +41,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     let releases: Releases | undefined;
     // After the tunnels and the heartbeat have stopped. A drain outlives the process, so such a node is not forgotten.
     closers.push(() => (life === undefined || life.draining ? undefined : nodes.leave(node)));
-    const { tunnels, listener, lifecycle } = await openServing({
+    const { tunnels, listener, lifecycle, returnPath } = await openServing({
       ...{ ...parts, role, state, sessions, events, supervision: options.supervision },
       upstreams: upstreams.promise,
       onTaken: (from, release) => releases?.add(from, release),
@@ -58,7 +59,6 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       () => downloader.close(),
     );
     const { number, address } = settings().node;
-    const announcement = { ...node, number, address };
     const clients = new NodeClients(certificates);
     closers.push(() => clients.close());
     const client = (where: string) => clients.at(where);
@@ -66,12 +66,24 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     const peers = new Peers({ nodes, own: node.name, client, monotonic });
     const limitSeconds = () => settings().isolationLimitSeconds;
     const isolation = new Isolation({ peers, tunnels, limitSeconds, log, monotonic });
+    const home = new HomeSlice({
+      ...{ nodes, node, settings, returnPath, log, now },
+      isolated: () => isolation.reason !== undefined,
+    });
+    closers.push(() => home.close());
+    const announcement = {
+      ...{ ...node, number, address },
+      get home() {
+        return home.said;
+      },
+    };
     const own = (life = new NodeLife({
       ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, log, now, monotonic },
     }));
     closers.push(() => own.close());
     observeIsolation(metrics, isolation);
     await own.handleTick();
+    await home.handleTick();
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
 
     // 4. node
