@@ -5,6 +5,7 @@
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
+import { appendFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import {
   decodeEntry,
@@ -332,6 +333,7 @@ async function main(argv: readonly string[]): Promise<number> {
     limitMillis: Number(values.minutes) * 60_000,
     say: (line) => void process.stderr.write(`${line}\n`),
   });
+  if (values.out !== '') appendFileSync(values.out, `${JSON.stringify(report)}\n`);
   const { problems, ...figures } = report;
   const rows = Object.entries(figures).map(([name, value]) => `| ${name} | ${Math.round(value)} |`);
   process.stdout.write(`${['| figure | |', '| --- | --- |', ...rows].join('\n')}\n`);
@@ -340,6 +342,7 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 const OPTIONS = {
+  out: { type: 'string', default: '' },
   operations: { type: 'string', default: '1000000' },
   nodes: { type: 'string', default: '4' },
   kills: { type: 'string', default: '40' },
