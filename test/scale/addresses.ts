@@ -136,11 +136,12 @@ class Run {
         told = now;
         say(`${count} claims and releases, ${done.kills} nodes and ${done.redisKills} times Redis killed`);
       }
-      if (done.kills < kills && count >= ((done.kills + 1) * operations) / (kills + 1)) {
+      const share = Math.max(count / operations, (now - begun) / limitMillis);
+      if (done.kills < kills && share >= (done.kills + 1) / (kills + 1)) {
         done.kills++;
         await this.#killNode();
       }
-      if (done.redisKills < redisKills && count >= ((done.redisKills + 1) * operations) / (redisKills + 2)) {
+      if (done.redisKills < redisKills && share >= (done.redisKills + 1) / (redisKills + 2)) {
         done.redisKills++;
         await this.#killRedis();
         await this.#stop();
