@@ -103,15 +103,15 @@ export class Race {
     const user = this.#cluster.users[this.#index]?.name;
     const sessions = await this.#cluster.show('users');
     const records = sessions.filter((session) => session['Username'] === user).length;
-    const count = async () => {
-      const nodes = await this.#cluster.show('nodes');
-      return nodes.reduce((total, node) => total + Number(node['Tunnels'] ?? NaN), 0);
-    };
+    let tunnels = NaN;
     // What a node reports is as old as its heartbeat.
-    await eventually('the nodes report one tunnel', async () => (await count()) === 1, REPORT_MS, 250).catch(
-      () => undefined,
-    );
-    return { records, tunnels: await count() };
+    const isOne = async () => {
+      const nodes = await this.#cluster.show('nodes');
+      tunnels = nodes.reduce((total, node) => total + Number(node['Tunnels'] ?? NaN), 0);
+      return tunnels === 1;
+    };
+    await eventually('the nodes report one tunnel', isOne, REPORT_MS, BEAT_MS).catch(() => undefined);
+    return { records, tunnels };
   }
 }
 
@@ -158,4 +158,5 @@ const TUNNEL = '/CSCOSSLC/tunnel';
 const ADDRESSES = ['X-CSTP-Address', 'X-CSTP-Address-IP6'];
 const ANSWER_MS = 60_000;
 const LEFT_MS = 30_000;
-const REPORT_MS = 15_000;
+const REPORT_MS = 30_000;
+const BEAT_MS = 1000;
