@@ -26,6 +26,7 @@ export function fakeSettings(change: Partial<Settings> = {}): Settings {
     node: { name: 'n1', number: 1, slices: 0, advertisedUdpPort: 443, address: '' },
     services: { auth: [], portal: [], downloader: [], catalog: [] },
     listen: { auth: '', portal: '', downloader: '', catalog: '', node: '' },
+    isolationLimitSeconds: 10,
     usersFile: '',
     packagesDir: '',
     preLoginBanner: '',

@@ -80,6 +80,18 @@ test('a node that died in silence contradicts nobody after some seconds', async 
   assert.deepEqual(next.home, ['10.0.0.0/25']);
 });
 
+test('a node that is alone announces nothing, and its slice again when it has come back', async (t) => {
+  const world = new World();
+  const node = world.node(t, 'n1', 1, 2);
+  await world.turn();
+  node.isAlone = true;
+  await world.turn();
+  assert.deepEqual([node.home, node.slice.said], [[], '']);
+  node.isAlone = false;
+  await world.turn();
+  assert.deepEqual(node.home, ['10.0.0.0/25']);
+});
+
 test('pools that a reload changes are announced anew', async (t) => {
   const world = new World();
   const node = world.node(t, 'n1', 1, 2);
@@ -141,6 +153,7 @@ class Node {
   readonly slice: HomeSlice;
   home: readonly string[] = [];
   pools = ['10.0.0.0/24'];
+  isAlone = false;
   /** The store is away for it. */
   isAway = false;
   readonly #world: World;
@@ -157,6 +170,7 @@ class Node {
       node: this.identity,
       settings: () => settingsOf(this.pools, facts),
       returnPath: { settle: (home) => void (this.home = home) },
+      isAlone: () => this.isAlone,
       log: createLog({ name: 'test', level: 'silent' }),
       now: () => world.now,
     });

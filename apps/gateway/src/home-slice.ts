@@ -19,6 +19,8 @@ export interface HomeSliceParts {
   /** The present ones: a reload may change the pools. */
   settings: () => Settings;
   returnPath: Pick<ReturnPath, 'settle'>;
+  /** Cut off from the others, which therefore take its clients: it announces nothing (CLUSTER.md C3). Default: never. */
+  isAlone?: () => boolean;
   log: Log;
   /** µs since 1970. */
   now: Clock;
@@ -70,7 +72,8 @@ export class HomeSlice {
   async #look(): Promise<void> {
     const { plan, home } = this.#wanted();
     const key = home.length === 0 ? '' : keyOf(plan, home);
-    if (this.#held !== '' && this.#held !== key) this.#drop('the pools or the slices have changed');
+    if (this.#held !== '' && this.#held !== key)
+      this.#drop(key === '' ? 'it has no slice now' : 'the pools or the slices have changed');
     if (key === '') return;
     const { nodes, log } = this.#parts;
     let all: NodeRecord[];
@@ -119,7 +122,7 @@ export class HomeSlice {
 
   #wanted(): Wanted {
     const settings = this.#parts.settings();
-    if (settings.returnPath !== 'routed') return { plan: '', home: [] };
+    if (settings.returnPath !== 'routed' || this.#parts.isAlone?.()) return { plan: '', home: [] };
     const pools = Object.values(poolsOf(settings)).flat();
     return { plan: homePlanOf(pools, settings.node.slices), home: homeOfNode(settings) };
   }

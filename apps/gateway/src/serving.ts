@@ -29,6 +29,7 @@ import {
   openTunnelNode,
   type Listener,
   type Tunnels,
+  type TunnelsOptions,
   type UpstreamName,
 } from '@sallyport/tunnel-node';
 import type { StateFolder } from './first-run.ts';
@@ -46,6 +47,8 @@ export interface ServingParts extends ProcessParts {
   upstreams: Promise<Record<UpstreamName, Upstream>>;
   /** Of a cluster; absent = all of them, and the session table is this process's own. */
   role?: PeerRole;
+  /** Told of each session that this node took from another process's tunnel, or from one of its own. */
+  onTaken?: TunnelsOptions['onTaken'];
   /** Why balancers should send no new clients here. */
   notReady?: () => string[];
   /** What operators should know and balancers must not act on. */
@@ -71,7 +74,7 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
     openTunnelNode({
       ...{ settings: settings(), certificates, node, sessions, events, engine, metrics, log },
       returnPath: host.returnPath,
-      ...{ supervision: parts.supervision, upstreams: parts.upstreams },
+      ...{ supervision: parts.supervision, upstreams: parts.upstreams, onTaken: parts.onTaken },
     }),
   );
   closers.push(() => tunnelNode.close());

@@ -148,10 +148,13 @@ export class MemorySessions implements Sessions {
     });
   }
 
-  endOfUser(user: string, reason: Reason): Promise<number> {
+  endOfUser(user: string, reason: Reason, upTo?: Micros): Promise<number> {
     return this.#commits.change(true, (step) => {
       step.owe(false);
-      return this.#table.ofUser(user).filter((session) => end(session, reason, step)).length;
+      const meant = this.#table
+        .ofUser(user)
+        .filter(({ createdAt }) => upTo === undefined || createdAt <= upTo);
+      return meant.filter((session) => end(session, reason, step)).length;
     });
   }
 

@@ -2,9 +2,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
 import { REASONS } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
-import { decodeStored, encodeStored, parseGrant, type GrantText } from './redis-records.ts';
+import { PUT_BACK_SLICE, puttingBack, startedText } from './putting-back.ts';
+import { decodeStored, parseGrant, type GrantText } from './redis-records.ts';
 import {
-  blocksOf,
   homeRanges,
   poolSize,
   reservedList,
@@ -15,7 +15,7 @@ import {
 } from './redis-plan.ts';
 import type { Redis } from './redis.ts';
 import { loadScript } from './scripts.ts';
-import type { Lease, NodeIdentity, Session, SessionClient } from './session.ts';
+import type { Lease, Micros, NodeIdentity, Session, SessionClient } from './session.ts';
 import type {
   Claimed,
   ClaimRequest,
@@ -94,6 +94,11 @@ export class RedisSessions implements Sessions, Assertions {
 
   get(id: string): Promise<Session | undefined> {
     return isSessionId(id) ? this.#find({ id }) : this.#unknown(undefined);
+  }
+
+  /** The record of a session that has a fact in the stream; undefined = it has ended, and its tombstone is gone. */
+  ofFact(id: string): Promise<Session | undefined> {
+    return isSessionId(id) ? this.#find({ id, sure: true }) : this.#unknown(undefined);
   }
 
   list(): Promise<Session[]> {
@@ -186,8 +191,22 @@ export class RedisSessions implements Sessions, Assertions {
     return isSessionId(id) ? this.#change('end', id, { reason }) : Promise.resolve(false);
   }
 
-  endOfUser(user: string, reason: Reason): Promise<number> {
-    return this.#slices(SCRIPTS.endUser, { user, reason, limit: SLICE }, true);
+  /** A session that changes its state changes its place in the index: of many the walk is made until it finds none. */
+  async endOfUser(user: string, reason: Reason, upTo?: Micros): Promise<number> {
+    for (let total = 0; ;) {
+      const { ended, slices } = await this.#endOfUser({ user, reason, limit: SLICE, upTo: upTo ?? '' });
+      total += ended;
+      if (ended === 0 || slices === 1) return total;
+    }
+  }
+
+  async #endOfUser(args: object): Promise<{ ended: number; slices: number }> {
+    for (let [ended, slices, from] = [0, 1, '']; ; slices++) {
+      const [count, next] = await this.#run(SCRIPTS.endUser, { ...args, from }, true);
+      ended += Number(count);
+      from = String(next);
+      if (from === '') return { ended, slices };
+    }
   }
 
   announce({ name, incarnation }: NodeIdentity): Promise<number> {
@@ -247,29 +266,13 @@ export class RedisSessions implements Sessions, Assertions {
     return verdicts;
   }
 
-  async restore(sessions: readonly Session[]): Promise<number> {
-    const unheld = sessions.filter((session) => session.state !== 'up');
-    return (await this.#write(unheld)).filter((verdict) => verdict.kept).length;
-  }
-
   async #write(sessions: readonly Session[]): Promise<AssertionVerdict[]> {
     const verdicts: AssertionVerdict[] = [];
-    for (let at = 0; at < sessions.length; at += ASSERT_SLICE) {
-      const slice = sessions.slice(at, at + ASSERT_SLICE);
-      const grants = new Map<string, StoredGrant>();
-      const records = slice.map((session) => {
-        const stored = storedGrant(session.grant, session.origins);
-        grants.set(stored.key, stored);
-        this.#keep(stored);
-        const started = session.state === 'authed' ? startedText(session) : '';
-        return {
-          id: session.id,
-          record: encodeStored(session, stored.key),
-          blocks: blocksOf(session),
-          started,
-        };
-      });
-      const reply = await this.#run(SCRIPTS.assert, { records, grants: [...grants.values()] }, true);
+    for (let at = 0; at < sessions.length; at += PUT_BACK_SLICE) {
+      const slice = sessions.slice(at, at + PUT_BACK_SLICE);
+      const { records, grants } = puttingBack(slice);
+      for (const grant of grants) this.#keep(grant);
+      const reply = await this.#run(SCRIPTS.assert, { records, grants }, true);
       for (const [i, { id }] of slice.entries()) {
         const [kind, reason] = String(reply[i]).split(' ');
         verdicts.push(
@@ -297,7 +300,7 @@ export class RedisSessions implements Sessions, Assertions {
     return Promise.resolve(answer);
   }
 
-  async #find(args: { id: string; t?: string }): Promise<Session | undefined> {
+  async #find(args: { id: string; t?: string; sure?: true }): Promise<Session | undefined> {
     const [away, id, text] = await this.#run(SCRIPTS.find, args);
     return id === undefined ? undefined : this.#decode(String(id), String(text), BigInt(String(away)));
   }
@@ -445,12 +448,12 @@ const SCRIPTS = {
   mail: loadScript('mail', ['records']),
   sweep: loadScript('sweep', SESSION_PARTS),
   pools: loadScript('pools', SESSION_PARTS),
-  assert: loadScript('assert', SESSION_PARTS),
+  assert: loadScript('assert', [...SESSION_PARTS, 'putting-back']),
   asserted: loadScript('asserted'),
 };
 
-/** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2). */
-export const POLL_MILLIS = 1000;
+/** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2): an end counts within 1 s. */
+export const POLL_MILLIS = 500;
 /** Sessions that one script changes at most: a longer one would hold up everybody else. */
 export const SLICE = 200;
 
@@ -459,7 +462,6 @@ const PAGE = 500;
 /** Of a search by id, most of which is not wanted. */
 const PREFIX_PAGE = 2000;
 const SWEEP_SLICES = 50;
-const ASSERT_SLICE = 50;
 const MAIL_BATCH = 256;
 const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;
@@ -480,12 +482,6 @@ function newOp(): string {
 
 function isSessionId(id: string): boolean {
   return /^[0-9a-f]{32}$/.test(id);
-}
-
-/** The members of a `started` event that the scripts do not make. */
-function startedText(of: Omit<NewSession, 'strapKey'> & { strapKeys: string[] }): string {
-  const { tokenHash, user, profile, grant, origins, client, strapKeys } = of;
-  return JSON.stringify({ tokenHash, user, profile, grant, origins, client, strapKeys }).slice(1, -1);
 }
 
 function clientFields({ address, userAgent, platform, hostname }: SessionClient) {

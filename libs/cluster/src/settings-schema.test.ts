@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { keyPlaces } from '@sallyport/chassis';
 import { MAX_BANNER_BYTES } from '@sallyport/protocol';
+import { REUSE_DELAY_SECONDS } from './addresses.ts';
 import { DEFAULT_GRANT } from './grant-fields.ts';
+import { MOST_ISOLATION_SECONDS } from './settings-cluster.ts';
 import { exampleSettings } from './settings-example.ts';
 import { SETTINGS_KEYS } from './settings-keys.ts';
 import {
@@ -216,6 +218,12 @@ test('a reload takes what may change and names what waits', () => {
 test('a key that another one follows by default is not named beside it', () => {
   const { waiting } = reloadSettings(settingsIn(GOOD), settingsIn(`${GOOD}udp-port: 444\n`));
   assert.deepEqual(waiting, ['udp-port']);
+});
+
+test('isolation-limit belongs to a cluster, and leaves addresses a minute to rest', () => {
+  assert.equal(settingsIn(GOOD).isolationLimitSeconds, MOST_ISOLATION_SECONDS);
+  assert.match(errorsIn(`${GOOD}isolation-limit: 5\n`).join(), /isolation-limit belongs to a cluster/);
+  assert.ok(MOST_ISOLATION_SECONDS + 60 <= REUSE_DELAY_SECONDS);
 });
 
 test('every key that waits for a start is one that the reload keeps back', () => {
