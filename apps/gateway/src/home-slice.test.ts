@@ -12,6 +12,18 @@ test('nodes that agree announce their slices, each its own', async (t) => {
   assert.match(one.slice.said, /^has slices 2 /);
 });
 
+test('an isolated node announces no slice until it is one of the cluster again', async (t) => {
+  const world = new World();
+  const [one] = [world.node(t, 'n1', 1, 2), world.node(t, 'n2', 2, 2)];
+  await world.turn();
+  one.isAway = one.isIsolated = true;
+  await world.turn();
+  assert.deepEqual(one.home, []);
+  one.isAway = one.isIsolated = false;
+  await world.turn();
+  assert.deepEqual(one.home, ['10.0.0.0/25']);
+});
+
 test('of two nodes with the same number at most one announces: who was there first', async (t) => {
   const world = new World();
   const first = world.node(t, 'n1', 1, 2);
@@ -80,14 +92,15 @@ test('a node that died in silence contradicts nobody after some seconds', async 
   assert.deepEqual(next.home, ['10.0.0.0/25']);
 });
 
-test('a node that is alone announces nothing, and its slice again when it has come back', async (t) => {
+test('an isolated node announces nothing, and its slice again when it has come back', async (t) => {
   const world = new World();
   const node = world.node(t, 'n1', 1, 2);
   await world.turn();
-  node.isAlone = true;
+  node.isIsolated = true;
   await world.turn();
-  assert.deepEqual([node.home, node.slice.said], [[], '']);
-  node.isAlone = false;
+  assert.deepEqual(node.home, []);
+  assert.match(node.slice.said, /^wants /);
+  node.isIsolated = false;
   await world.turn();
   assert.deepEqual(node.home, ['10.0.0.0/25']);
 });
@@ -153,9 +166,10 @@ class Node {
   readonly slice: HomeSlice;
   home: readonly string[] = [];
   pools = ['10.0.0.0/24'];
-  isAlone = false;
+  isIsolated = false;
   /** The store is away for it. */
   isAway = false;
+  isIsolated = false;
   readonly #world: World;
   readonly #number: number;
 
@@ -170,9 +184,10 @@ class Node {
       node: this.identity,
       settings: () => settingsOf(this.pools, facts),
       returnPath: { settle: (home) => void (this.home = home) },
-      isAlone: () => this.isAlone,
+      isolated: () => this.isIsolated,
       log: createLog({ name: 'test', level: 'silent' }),
       now: () => world.now,
+      isolated: () => this.isIsolated,
     });
   }
 

@@ -19,8 +19,8 @@ export interface HomeSliceParts {
   /** The present ones: a reload may change the pools. */
   settings: () => Settings;
   returnPath: Pick<ReturnPath, 'settle'>;
-  /** Cut off from the others, which therefore take its clients: it announces nothing (CLUSTER.md C3). Default: never. */
-  isAlone?: () => boolean;
+  /** Others take the sessions of this node. Absent = there are no others. */
+  isolated?: () => boolean;
   log: Log;
   /** µs since 1970. */
   now: Clock;
@@ -35,8 +35,8 @@ export interface HomeSliceParts {
  *
  * What wants is written before it is looked for, so of two that want at once at least one sees the other. Who has its
  * slice keeps it when one comes that contradicts: so the nodes of a cluster change their slices one after the other, and
- * take the new ones when the last of the old is gone. Meanwhile, and whenever the store is away from the start, clients
- * are announced one by one, which is right always.
+ * take the new ones when the last of the old is gone. Meanwhile, whenever the store is away from the start, and
+ * while this node is isolated, clients are announced one by one, which is right always.
  */
 export class HomeSlice {
   readonly #parts: HomeSliceParts;
@@ -71,9 +71,10 @@ export class HomeSlice {
 
   async #look(): Promise<void> {
     const { plan, home } = this.#wanted();
-    const key = home.length === 0 ? '' : keyOf(plan, home);
+    const isolated = this.#parts.isolated?.() ?? false;
+    const key = home.length === 0 || isolated ? '' : keyOf(plan, home);
     if (this.#held !== '' && this.#held !== key)
-      this.#drop(key === '' ? 'it has no slice now' : 'the pools or the slices have changed');
+      this.#drop(isolated ? 'it is isolated' : 'the pools or the slices have changed');
     if (key === '') return;
     const { nodes, log } = this.#parts;
     let all: NodeRecord[];
@@ -122,7 +123,7 @@ export class HomeSlice {
 
   #wanted(): Wanted {
     const settings = this.#parts.settings();
-    if (settings.returnPath !== 'routed' || this.#parts.isAlone?.()) return { plan: '', home: [] };
+    if (settings.returnPath !== 'routed') return { plan: '', home: [] };
     const pools = Object.values(poolsOf(settings)).flat();
     return { plan: homePlanOf(pools, settings.node.slices), home: homeOfNode(settings) };
   }

@@ -119,13 +119,13 @@ describe('a reign', () => {
     const session = await create(sessions);
     const first = await claim(sessions, session, 'c1');
     const key = `${redis.prefix}s:${session.id}`;
-    const stale = String(await redis.call('GET', key));
+    await redis.call('COPY', key, `${redis.prefix}stale`);
     const second = await claim(sessions, session, 'c2', elsewhere);
     assert.deepEqual(await sessions.assert(here, [first]), [
       { sessionId: session.id, kept: false, reason: 'superseded' },
     ]);
     // The claim by n2 is one of the writes that got lost.
-    await redis.call('SET', key, stale);
+    await redis.call('COPY', `${redis.prefix}stale`, key, 'REPLACE');
     await redis.call('DEL', `${redis.prefix}node:n2`);
     const told: bigint[] = [];
     const stop = sessions.notices(here, (notices) => told.push(...notices.map((notice) => notice.upToEpoch)));
@@ -162,11 +162,11 @@ describe('a reign', () => {
     const session = await create(sessions);
     const up = await claim(sessions, session, 'c1');
     const key = `${redis.prefix}s:${session.id}`;
-    const alive = String(await redis.call('GET', key));
+    await redis.call('COPY', key, `${redis.prefix}alive`);
     await sessions.end(session.id, 'logout');
     const tombstone = await sessions.get(session.id);
     assert.ok(tombstone);
-    await redis.call('SET', key, alive);
+    await redis.call('COPY', `${redis.prefix}alive`, key, 'REPLACE');
     await sessions.assert(here, [tombstone]);
     assert.deepEqual(await sessions.claim(sampleClaim(session.tokenHash, 'c2')), {
       ok: false,

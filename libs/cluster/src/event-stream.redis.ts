@@ -76,4 +76,4 @@ function isDone([done]: (string | number)[]): boolean {
 const EVENTS = loadScript('events');
 const ENTRY_FIELDS = 4;
 /** Entries that one script gives up: Redis serves nobody else meanwhile. */
-const DROP_SLICE = 5000;
+const DROP_SLICE = 500;

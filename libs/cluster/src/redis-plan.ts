@@ -27,10 +27,19 @@ export interface StoredGrant {
   plan: string;
 }
 
+/** Remembers: most sessions share a grant. */
 export function storedGrant(grant: Grant, origins: GrantOrigins): StoredGrant {
   const text = JSON.stringify({ v: SESSION_VERSION, grant, origins });
-  return { key: contentHash(text), grant: text, plan: JSON.stringify(planOf(grant)) };
+  const known = STORED.get(text);
+  if (known !== undefined) return known;
+  const stored = { key: contentHash(text), grant: text, plan: JSON.stringify(planOf(grant)) };
+  if (STORED.size >= STORED_LIMIT) STORED.clear();
+  STORED.set(text, stored);
+  return stored;
 }
+
+const STORED = new Map<string, StoredGrant>();
+const STORED_LIMIT = 1024;
 
 /** Clients that fit into a pool. */
 export function poolSize(cidr: string, length: number): bigint {

@@ -120,13 +120,20 @@ export class RedisSessions implements Sessions, Assertions {
   async #list(prefix: string, limit: number): Promise<Session[]> {
     const sessions: Session[] = [];
     for (let from = ''; ;) {
-      const [away, next, ...rows] = await this.#run(SCRIPTS.list, { from, limit, prefix });
-      for (let i = 0; i < rows.length; i += 2) {
-        sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
-      }
+      const [next, ...ids] = await this.#run(SCRIPTS.list, { from, limit, prefix });
+      for (let at = 0; at < ids.length; at += FETCH_SLICE)
+        sessions.push(...(await this.#fetch(ids.slice(at, at + FETCH_SLICE))));
       from = String(next);
       if (from === '') return sessions;
     }
+  }
+
+  async #fetch(ids: readonly (string | number)[]): Promise<Session[]> {
+    const [away, ...rows] = await this.#run(SCRIPTS.fetch, { ids });
+    const sessions: Session[] = [];
+    for (let i = 0; i < rows.length; i += 2)
+      sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
+    return sessions;
   }
 
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
@@ -439,6 +446,7 @@ const SCRIPTS = {
   create: loadScript('create', SESSION_PARTS),
   find: loadScript('find', ['records']),
   list: loadScript('list', ['records']),
+  fetch: loadScript('fetch', ['records']),
   counts: loadScript('counts'),
   claim: loadScript('claim', [...SESSION_PARTS, 'yielding']),
   reserve: loadScript('reserve'),
@@ -455,13 +463,15 @@ const SCRIPTS = {
 /** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2): an end counts within 1 s. */
 export const POLL_MILLIS = 500;
 /** Sessions that one script changes at most: a longer one would hold up everybody else. */
-export const SLICE = 200;
+export const SLICE = 40;
 
 /** Sessions of one page of `list`. */
 const PAGE = 500;
 /** Of a search by id, most of which is not wanted. */
 const PREFIX_PAGE = 2000;
-const SWEEP_SLICES = 50;
+/** Records that one script reads. */
+const FETCH_SLICE = 100;
+const SWEEP_SLICES = 250;
 const MAIL_BATCH = 256;
 const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;

@@ -593,6 +593,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
     runGateway: async () => undefined,
     runRole: async () => undefined,
     supervise: async () => undefined,
+    interrupted: async () => undefined,
   });
   let code = 0;
   silence(program);

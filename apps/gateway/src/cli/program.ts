@@ -7,6 +7,7 @@ import { PEER_ROLES, RETURN_PATHS, settingsReference, type PeerRole } from '@sal
 import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
 import { addCluster } from './cluster-verbs.ts';
+import { addEvents } from './event-verbs.ts';
 import * as form from './occtl-form.ts';
 import { addPki } from './pki-verbs.ts';
 import { readNewPassword } from './prompt.ts';
@@ -39,6 +40,7 @@ export function sallyportProgram(around: Surroundings): Command {
   addUsers(program, verbs, around);
   addCluster(program, verbs);
   addPki(program, verbs);
+  addEvents(program, verbs);
   return program;
 }
 

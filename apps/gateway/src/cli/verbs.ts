@@ -13,10 +13,12 @@ export interface Surroundings {
   /** Value of $SALLYPORT_SOCKET. */
   socketVariable: string | undefined;
   input: Input;
-  /** Where a question for a password is put: a terminal, never `out`. */
+  /** Where a question for a password is put, and what goes wrong meanwhile: a terminal, never `out`. */
   prompts: NodeJS.WriteStream;
   out(text: string): void;
   now(): number;
+  /** Resolves when somebody wants a verb that does not end by itself to end. */
+  interrupted(): Promise<void>;
   runGateway(options: GatewayCommand): Promise<void>;
   /** A role of a cluster. */
   runRole(role: PeerRole, options: RoleCommand): Promise<void>;
@@ -72,6 +74,15 @@ export class Verbs {
 
   get now(): number {
     return this.#around.now();
+  }
+
+  get interrupted(): Promise<void> {
+    return this.#around.interrupted();
+  }
+
+  /** What goes wrong without ending the verb. */
+  warn(text: string): void {
+    this.#around.prompts.write(`${text}\n`);
   }
 
   get isJson(): boolean {
