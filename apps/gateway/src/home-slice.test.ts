@@ -92,19 +92,6 @@ test('a node that died in silence contradicts nobody after some seconds', async 
   assert.deepEqual(next.home, ['10.0.0.0/25']);
 });
 
-test('an isolated node announces nothing, and its slice again when it has come back', async (t) => {
-  const world = new World();
-  const node = world.node(t, 'n1', 1, 2);
-  await world.turn();
-  node.isIsolated = true;
-  await world.turn();
-  assert.deepEqual(node.home, []);
-  assert.match(node.slice.said, /^wants /);
-  node.isIsolated = false;
-  await world.turn();
-  assert.deepEqual(node.home, ['10.0.0.0/25']);
-});
-
 test('pools that a reload changes are announced anew', async (t) => {
   const world = new World();
   const node = world.node(t, 'n1', 1, 2);
@@ -166,7 +153,6 @@ class Node {
   readonly slice: HomeSlice;
   home: readonly string[] = [];
   pools = ['10.0.0.0/24'];
-  isIsolated = false;
   /** The store is away for it. */
   isAway = false;
   isIsolated = false;
@@ -184,7 +170,6 @@ class Node {
       node: this.identity,
       settings: () => settingsOf(this.pools, facts),
       returnPath: { settle: (home) => void (this.home = home) },
-      isolated: () => this.isIsolated,
       log: createLog({ name: 'test', level: 'silent' }),
       now: () => world.now,
       isolated: () => this.isIsolated,
