@@ -1,6 +1,7 @@
 /** A cluster of two nodes with real clients, while its parts die, freeze and come back. */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { Race } from '../bench/race.ts';
 import { Cluster } from '../cluster/cluster.ts';
@@ -248,6 +249,45 @@ describe('a cluster', { skip: noTun }, () => {
     assert.equal(shown?.['IPv4'], address);
     pings.stop();
     assert.equal(await client.stop(), 0);
+  });
+
+  test('clients of two nodes reach each other through the tunnel, until a node forbids it', async () => {
+    const pair = await Promise.all(
+      ['n1', 'n2'].map((_, index) =>
+        Openconnect.connect(cluster.client(1 + index, { url: `https://${nodePlace(index).ipv4}` })),
+      ),
+    );
+    const [one, two] = pair;
+    assert.deepEqual([await cluster.nodeOf('user2'), await cluster.nodeOf('user3')], ['n1', 'n2']);
+    const ways = [
+      [1, two?.tunnel?.ipv4],
+      [1, two?.tunnel?.ipv6],
+      [2, one?.tunnel?.ipv4],
+      [2, one?.tunnel?.ipv6],
+    ] as const;
+    for (const [from, to = assert.fail()] of ways) {
+      // The routes of a client need a moment to reach the other node's network.
+      await eventually(`${from} reaches ${to}`, async () => (await pingLan(from, to)) === 3, 30_000);
+    }
+
+    const node = cluster.node('n2');
+    const file = join(cluster.lab.folder, 'n2.yaml');
+    const settings: unknown = JSON.parse(readFileSync(file, 'utf8'));
+    writeFileSync(file, JSON.stringify({ ...Object(settings), 'client-to-client': false }));
+    await two?.stop();
+    await node.kill();
+    await node.start();
+    const again = await Openconnect.connect(cluster.client(2, { url: `https://${nodePlace(1).ipv4}` }));
+    await eventually('the network', async () => (await pingLan(2)) === 3, 30_000);
+    assert.equal(await pingLan(2, LAN.ipv6), 3);
+    for (const [from, to = assert.fail()] of [
+      [1, again.tunnel?.ipv4],
+      [1, again.tunnel?.ipv6],
+      [2, one?.tunnel?.ipv4],
+      [2, one?.tunnel?.ipv6],
+    ] as const)
+      assert.equal(await pingLan(from, to), 0, `${from} must not reach ${to}`);
+    for (const left of [one, again]) assert.equal(await left?.stop(), 0);
   });
 
   async function home() {
