@@ -1,1 +1,2 @@
-export {};
+export { NodeLife } from './node-life.ts';
+export { asserting } from './roles/asserting.ts';

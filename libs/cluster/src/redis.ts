@@ -55,6 +55,9 @@ export class RedisProblem extends Error {
   }
 }
 
+/** What the forms of a store need of it: the model puts a faulty network in between. */
+export type Scripts = Pick<Redis, 'prefix' | 'run' | 'confirm' | 'call' | 'onReign' | 'reign' | 'closed'>;
+
 export class Redis {
   /** What all keys begin with: `{NAME}:`. */
   readonly prefix: string;

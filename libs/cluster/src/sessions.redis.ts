@@ -11,7 +11,7 @@ import {
   type ReservedList,
   type StoredGrant,
 } from './redis-plan.ts';
-import type { Redis } from './redis.ts';
+import type { Scripts } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import type { Lease, NodeIdentity, Session, SessionClient } from './session.ts';
 import type {
@@ -32,7 +32,7 @@ import type { Assertions, AssertionVerdict } from './assertions.ts';
 
 export interface RedisSessionsOptions {
   /** Opened before; closed by who opened it. */
-  redis: Redis;
+  redis: Scripts;
   limits?: SessionLimits;
   /** How often a node's mail is fetched, ms. */
   pollMillis?: number;
@@ -44,7 +44,7 @@ export interface RedisSessionsOptions {
  * its connection id gives the same lease.
  */
 export class RedisSessions implements Sessions, Assertions {
-  readonly #redis: Redis;
+  readonly #redis: Scripts;
   readonly #pollMillis: number;
   #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   #reserved: ReservedList = { tag: '', members: [] };

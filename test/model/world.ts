@@ -1,0 +1,293 @@
+/* The whole cluster of one run, and every way in which it can be hurt. */
+import type { Script } from '@sallyport/cluster';
+import type { RedisServer } from '@sallyport/cluster/testing';
+import { Auth, Outbox } from './auth.ts';
+import { Checker } from './checker.ts';
+import { Client } from './client.ts';
+import { ModelNode } from './node.ts';
+import { MILLIS, SECONDS, Simulation, START, type Actor } from './simulation.ts';
+import { Store, type Execution } from './store.ts';
+
+export interface WorldOptions {
+  seed: number;
+  server: RedisServer;
+  mutate?: (script: Script) => Script;
+}
+
+export class World {
+  readonly sim: Simulation;
+  readonly store: Store;
+  readonly checker: Checker;
+  readonly nodes: ModelNode[];
+  readonly auths: Auth[];
+  readonly outbox: Outbox;
+  readonly clients: Client[] = [];
+  /** What happened, newest last. */
+  readonly trace: string[] = [];
+  /** Faults of each kind in a thousand requests. */
+  roughness = 0;
+  readonly #seed: number;
+  /** Until when an actor does not reach the store, µs. */
+  readonly #cutFromStore = new Map<string, number>();
+  /** Until when a node does not reach any other. */
+  readonly #cutFromPeers = new Map<string, number>();
+  readonly #troubledAt = new Map<string, number>();
+  #storeTroubledAt = 0;
+  #lostAllAt = 0;
+  #logins = 0;
+
+  private constructor(options: WorldOptions, sim: Simulation, store: Store) {
+    this.#seed = options.seed;
+    this.sim = sim;
+    this.store = store;
+    const parts = {
+      ...{ sim, store },
+      isCut: (actor: Actor) => this.#isCut(this.#cutFromStore, actor.name),
+      roughness: () => this.roughness,
+      say: (text: string) => this.say(text),
+      peersWithStore: (node: ModelNode) => this.#peersWithStore(node),
+    };
+    this.nodes = NODES.map((name) => new ModelNode(name, parts));
+    this.auths = AUTHS.map((name) => new Auth(name, parts));
+    this.outbox = new Outbox(parts);
+    this.checker = new Checker({
+      now: () => sim.now,
+      nodes: this.nodes,
+      present: () => store.present,
+      troubledAt: (node) => Math.max(this.#storeTroubledAt, this.#troubledAt.get(node) ?? 0),
+      lostAllAt: () => this.#lostAllAt,
+    });
+    store.onExecution = (execution) => this.#handleExecution(execution);
+  }
+
+  static async open(options: WorldOptions): Promise<World> {
+    const sim = new Simulation(options.seed);
+    const store = await Store.open(options.server, sim, options.mutate);
+    return new World(options, sim, store);
+  }
+
+  async begin(): Promise<void> {
+    for (const node of this.nodes) await node.start();
+    for (const auth of this.auths) await this.sim.act(auth.actor, () => auth.begin());
+    await this.sim.act(this.outbox.actor, () => this.outbox.begin());
+  }
+
+  /** Lets time go by, with all that happens in it, until something is found. */
+  async pass(micros: number): Promise<void> {
+    const until = this.sim.now + micros;
+    while (this.checker.violation === undefined && (await this.sim.next(until))) this.checker.handleStep();
+  }
+
+  say(text: string): void {
+    this.trace.push(`${((this.sim.now - START) / SECONDS).toFixed(3)} ${text}`);
+  }
+
+  // Users and operators.
+
+  async login(): Promise<void> {
+    const auth = this.#anAuth();
+    const label = `s${++this.#logins}`;
+    const token = `token-${this.#seed}-${label}`;
+    const user = `user${this.sim.random.below(USERS)}`;
+    await this.sim.act(auth.actor, async () => {
+      const { sim, nodes } = this;
+      void auth.login(token, user).then((session) => {
+        if (session === undefined) return this.say(`${label}: login refused`);
+        this.checker.learn(session.id, label);
+        const client = new Client(label, { token, user, sessionId: session.id }, {
+          ...{ sim, nodes, say: (text: string) => this.say(text) },
+          onRefused: (refused, reason) => this.checker.handleRefused(refused, reason),
+        });
+        this.clients.push(client);
+        this.say(`${label}: ${user} has logged in`);
+        sim.after(MILLIS, client.actor, () => client.connect());
+      });
+    });
+  }
+
+  /** Logout or terminate of any one. */
+  async end(): Promise<void> {
+    const auth = this.#anAuth();
+    const client = this.sim.random.pick(this.clients);
+    if (client === undefined) return;
+    const reason = this.sim.random.pick(['logout', 'terminated'] as const) ?? 'terminated';
+    this.say(`${auth.actor.name} ends ${client.label}: ${reason}`);
+    await this.sim.act(auth.actor, () => {
+      void auth.end(client.sessionId, reason).then(() => {
+        this.say(`${client.label}: its end is confirmed`);
+        this.checker.confirmEnd(client.sessionId);
+      });
+    });
+  }
+
+  async endOfUser(): Promise<void> {
+    const auth = this.#anAuth();
+    const user = `user${this.sim.random.below(USERS)}`;
+    const theirs = this.clients.filter((client) => client.user === user);
+    this.say(`${auth.actor.name} locks ${user}`);
+    await this.sim.act(auth.actor, () => {
+      void auth.endOfUser(user, 'user-locked').then((count) => {
+        this.say(`${user} is locked, sessions ended: ${count}`);
+        for (const { sessionId } of theirs) this.checker.confirmEnd(sessionId);
+      });
+    });
+  }
+
+  // Faults.
+
+  async crash(node: ModelNode, restartAfter: number): Promise<void> {
+    this.say(`${node.name} dies, starts again after ${(restartAfter / SECONDS).toFixed(1)} s`);
+    node.crash();
+    this.sim.after(restartAfter, undefined, () => void node.start());
+    return Promise.resolve();
+  }
+
+  async stop(node: ModelNode, restartAfter: number): Promise<void> {
+    this.say(`${node.name} stops as planned`);
+    await node.stop();
+    this.sim.after(restartAfter, undefined, () => void node.start());
+  }
+
+  freeze(node: ModelNode, micros: number): void {
+    this.say(`${node.name} freezes for ${(micros / SECONDS).toFixed(1)} s`);
+    node.freeze(micros);
+    this.#trouble(node.name, micros);
+    for (const client of this.clients) {
+      if (![...(node.process?.streams ?? [])].some((stream) => client.has(stream))) continue;
+      this.sim.after(this.sim.random.between(1, 10) * SECONDS, client.actor, () => {
+        if (!node.runs) client.notice();
+      });
+    }
+  }
+
+  cutFromStore(name: string, micros: number): void {
+    this.say(`${name} does not reach the store for ${(micros / SECONDS).toFixed(1)} s`);
+    this.#cutFromStore.set(name, this.sim.now + micros);
+    // A node that a peer could tell is isolated meanwhile, and that bounds it: its trouble begins now.
+    this.#trouble(name, Math.min(micros, ISOLATION_SEEN));
+  }
+
+  cutFromPeers(name: string, micros: number): void {
+    this.say(`${name} does not reach its peers for ${(micros / SECONDS).toFixed(1)} s`);
+    this.#cutFromPeers.set(name, this.sim.now + micros);
+    this.#trouble(name, micros);
+  }
+
+  async failOver(): Promise<void> {
+    if (!(await this.store.failOver())) return;
+    this.say(`failover: the last writes are lost, reign ${this.store.present.reign}`);
+    this.#storeTrouble(0);
+    this.#attachLater();
+  }
+
+  async empty(): Promise<void> {
+    if (!(await this.store.empty())) return;
+    this.say(`the primary comes back empty, reign ${this.store.present.reign}`);
+    this.#lostAllAt = this.sim.now;
+    this.#storeTrouble(0);
+  }
+
+  async split(micros: number): Promise<void> {
+    const all = [...NODES, ...AUTHS];
+    const left = all.filter(() => this.sim.random.permille(400));
+    if (!(await this.store.split(left))) return;
+    this.say(`two primaries for ${(micros / SECONDS).toFixed(1)} s; with the old one: ${left.join(' ') || 'nobody'}`);
+    this.#storeTrouble(micros);
+    this.#attachLater();
+    this.sim.after(micros, undefined, async () => {
+      await this.store.join();
+      this.say('the old primary is gone');
+    });
+  }
+
+  replicate(): Promise<void> {
+    const { present } = this.store;
+    return present.replica === 'attached' ? this.store.replicate(present) : Promise.resolve();
+  }
+
+  /** Everything works again. */
+  async heal(): Promise<void> {
+    this.say('everything works again');
+    this.roughness = 0;
+    this.#cutFromStore.clear();
+    this.#cutFromPeers.clear();
+    await this.store.join();
+    for (const node of this.nodes) await node.start();
+  }
+
+  async close(): Promise<void> {
+    for (const node of this.nodes) node.crash();
+    await this.store.close();
+  }
+
+  #attachLater(): void {
+    const { present } = this.store;
+    this.sim.after(this.sim.random.between(1, 8) * SECONDS, undefined, () =>
+      this.store.present === present ? this.store.attachReplica(present) : undefined,
+    );
+  }
+
+  #trouble(name: string, micros: number): void {
+    this.#troubledAt.set(name, Math.max(this.#troubledAt.get(name) ?? 0, this.sim.now + micros));
+  }
+
+  #storeTrouble(micros: number): void {
+    this.#storeTroubledAt = Math.max(this.#storeTroubledAt, this.sim.now + micros);
+  }
+
+  #isCut(cuts: ReadonlyMap<string, number>, name: string): boolean {
+    return (cuts.get(name) ?? 0) > this.sim.now;
+  }
+
+  #peersWithStore(node: ModelNode): boolean {
+    if (this.#isCut(this.#cutFromPeers, node.name)) return false;
+    return this.nodes.some(
+      (peer) =>
+        peer !== node &&
+        peer.runs &&
+        !this.#isCut(this.#cutFromPeers, peer.name) &&
+        !this.#isCut(this.#cutFromStore, peer.name),
+    );
+  }
+
+  #anAuth(): Auth {
+    const auth = this.sim.random.pick(this.auths);
+    if (auth === undefined) throw new Error('no auth');
+    return auth;
+  }
+
+  #handleExecution(execution: Execution): void {
+    this.checker.handleExecution(execution);
+    const { script, args, before, primary, reply } = execution;
+    if (QUIET.has(script)) return;
+    const id = String(args['id'] ?? '');
+    const about = [args['how'], id && this.checker.label(id), args['node'] ?? args['user'], args['reason']];
+    const answer = reply === undefined ? 'stops' : reply.slice(0, 3).map((part) => String(part).slice(0, 40));
+    this.say(`  ${primary.name}: ${script} ${about.filter((part) => typeof part === 'string' && part).join(' ')} → ${String(answer)}`);
+    if (script === 'claim' && reply?.[0] === 'claimed') this.#release(id, before, String(args['node']));
+  }
+
+  /** The claiming node tells the one before: lost, late, twice. */
+  #release(id: string, before: Execution['before'], claimer: string): void {
+    const was = before.records.get(id);
+    const node = this.nodes.find(({ name }) => name === was?.node);
+    if (was?.state !== 'u' || node === undefined || node.name === claimer) return;
+    const sent = this.sim.random.below(10);
+    for (let copy = 0; copy < (sent < 2 ? 0 : sent < 4 ? 2 : 1); copy++) {
+      const delay = this.sim.random.permille(100) ? this.sim.random.below(5 * SECONDS) : 3 * MILLIS;
+      const cut = this.#isCut(this.#cutFromPeers, claimer) || this.#isCut(this.#cutFromPeers, node.name);
+      if (!cut)
+        this.sim.after(delay, node.process?.actor, () =>
+          node.process?.tunnels?.release([{ sessionId: id, upToEpoch: BigInt(was.epoch) }]),
+        );
+    }
+  }
+}
+
+export const NODES = ['n1', 'n2', 'n3'];
+export const AUTHS = ['auth1', 'auth2'];
+const USERS = 4;
+/** Scripts that happen all the time and say little. */
+const QUIET = new Set(['mail', 'heartbeat', 'sweep', 'events', 'nodes', 'asserted']);
+/** The node must notice, µs; then it asks, and the bound begins. */
+const ISOLATION_SEEN = 3 * SECONDS;
