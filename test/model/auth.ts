@@ -16,7 +16,7 @@ import {
 import { sampleLogin } from '@sallyport/cluster/testing';
 import type { Reason } from '@sallyport/protocol';
 import { Link, type LinkParts } from './link.ts';
-import type { Actor } from './simulation.ts';
+import { SECONDS, type Actor, type Simulation } from './simulation.ts';
 
 export class Auth {
   readonly actor: Actor;
@@ -88,13 +88,20 @@ export class Outbox {
   readonly #stream: RedisEventStream;
   readonly #sessions: RedisSessions;
   #running = false;
-  #restore = false;
+  /** What no node can have at once; what the nodes that had it have not asserted, when their time is over. */
+  #restore: 'unheld' | 'unasserted' | undefined;
+  #asserted = 0;
+  readonly #sim: Simulation;
 
   constructor(parts: Omit<LinkParts, 'actor'>) {
+    this.#sim = parts.sim;
     const link = new Link({ ...parts, actor: this.actor });
     this.#stream = new RedisEventStream(link);
     this.#sessions = new RedisSessions({ redis: link });
-    this.#sessions.onNewReign(() => (this.#restore = true));
+    this.#sessions.onNewReign(() => {
+      this.#restore = 'unheld';
+      this.#asserted = this.#sim.now + WINDOW;
+    });
   }
 
   begin(): void {
@@ -106,11 +113,9 @@ export class Outbox {
     this.#running = true;
     try {
       await this.#stream.takeLease(HOLDER, LEASE_MILLIS);
-      if (this.#restore) {
-        this.#restore = false;
-        await this.#giveBack();
-      }
+      if (this.#restore === 'unheld') await this.#giveBack();
       await this.#carry();
+      if (this.#restore === 'unasserted' && this.#sim.now > this.#asserted) await this.#giveBackUp();
     } finally {
       this.#running = false;
     }
@@ -118,13 +123,22 @@ export class Outbox {
 
   /** What no node holds is in the topic alone (CLUSTER.md C1). */
   async #giveBack(): Promise<void> {
+    this.#restore = 'unasserted';
     const known = [...this.topic.state.values()].filter(({ state }) => state === 'parked' || state === 'authed');
-    try {
-      await this.#sessions.restore(known);
-    } catch (error) {
-      this.#restore = true;
+    await this.#sessions.restore(known).catch((error: unknown) => {
+      this.#restore = 'unheld';
       throw error;
-    }
+    });
+  }
+
+  /** Their nodes have not said that they have them: nobody has. */
+  async #giveBackUp(): Promise<void> {
+    const parkedAt = BigInt(this.#sim.now);
+    const known = [...this.topic.state.values()]
+      .filter(({ state }) => state === 'up')
+      .map((session) => ({ ...session, state: 'parked' as const, parkedAt, n: session.n + 1 }));
+    await this.#sessions.restore(known);
+    this.#restore = undefined;
   }
 
   async #carry(): Promise<void> {
@@ -162,6 +176,8 @@ function passing(error: unknown): undefined {
 const SWEEP_MILLIS = 1000;
 const AGAIN_MILLIS = 300;
 const OUTBOX_MILLIS = 700;
+/** As WINDOW_MICROS, and a little. */
+const WINDOW = 11 * SECONDS;
 const BATCH = 500;
 const HOLDER = 'model';
 /** Longer than a run takes: one reader is enough here. */

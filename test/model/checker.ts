@@ -80,7 +80,7 @@ export class Checker {
     const { primary, script, before, after } = execution;
     for (const [id, record] of after.records) {
       const known = this.known.get(id);
-      if (known !== undefined && record.state === 'c') known.ended = true;
+      if (known !== undefined && record.state === 'c' && primary === this.#world.present()) known.ended = true;
       const was = before.records.get(id);
       if (was !== undefined && was.text !== record.text) this.#checkChange(execution, id, was, record);
     }

@@ -51,6 +51,11 @@ export class Link implements Scripts {
     await this.#request((primary) => this.#parts.store.confirm(primary, reign), false);
   }
 
+  async prove(): Promise<void> {
+    const reign = this.#reign;
+    await this.#request((primary) => this.#parts.store.prove(primary, reign), false);
+  }
+
   call(command: string, ...args: (string | number | Buffer)[]): Promise<unknown> {
     return this.#request((primary) => this.#parts.store.command(primary, command, args), false);
   }

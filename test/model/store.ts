@@ -128,6 +128,11 @@ export class Store {
     if (primary.replica === 'attached') await this.replicate(primary);
   }
 
+  /** The same after a write of its own. */
+  prove(primary: Primary, reign: string): Promise<void> {
+    return this.confirm(primary, reign);
+  }
+
   /** The replica catches up. */
   async replicate(primary: Primary): Promise<void> {
     await this.#copy(primary.database, primary.replicaDatabase);

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
-import { REASONS } from '@sallyport/protocol';
+import { REASONS, statusOf } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
 import { decodeStored, encodeStored, parseGrant, type GrantText } from './redis-records.ts';
 import {
@@ -85,8 +85,11 @@ export class RedisSessions implements Sessions, Assertions {
     return this.#decode(String(id), String(text), BigInt(String(away)));
   }
 
-  find(tokenHash: string): Promise<Session | undefined> {
-    return this.#find({ id: sessionIdOf(tokenHash), t: tokenHash });
+  async find(tokenHash: string): Promise<Session | undefined> {
+    const session = await this.#find({ id: sessionIdOf(tokenHash), t: tokenHash });
+    // A client gives up at the 401 that follows: a primary that was replaced and does not know it must not cause it (C1).
+    if (session === undefined || session.state === 'closed') await this.#redis.prove();
+    return session;
   }
 
   get(id: string): Promise<Session | undefined> {
@@ -124,7 +127,11 @@ export class RedisSessions implements Sessions, Assertions {
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
     const { node } = request;
     const reply = await this.#runClaim(request);
-    if (reply[0] !== 'claimed') return { ok: false, reason: reasonOf(reply[1]) };
+    if (reply[0] !== 'claimed') {
+      const reason = reasonOf(reply[1]);
+      if (statusOf(reason) === 401) await this.#redis.prove();
+      return { ok: false, reason };
+    }
     const [, away, id, text, offered, resumed, fresh, told] = reply.map(String);
     if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
     const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
