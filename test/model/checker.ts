@@ -101,7 +101,7 @@ export class Checker {
       this.#stale.set(name, since);
       const seconds = (this.#world.now() - since) / SECONDS;
       if (this.#world.now() - since > FORWARD_BOUND)
-        this.#fail('R6', `${node.name} forwards ${this.label(session.id)} for ${seconds.toFixed(1)} s without its lease`);
+        this.#fail('R6', `${node.name} forwards ${this.label(session.id)} for ${seconds.toFixed(1)} s without its lease (${session.lease?.epoch}; stored: ${record?.state} ${record?.node} ${record?.epoch})`);
     }
     for (const name of this.#stale.keys()) if (!seen.has(name)) this.#stale.delete(name);
   }

@@ -3,6 +3,7 @@ import type { Script } from '@sallyport/cluster';
 import type { RedisServer } from '@sallyport/cluster/testing';
 import { Auth, Outbox } from './auth.ts';
 import { Checker } from './checker.ts';
+import { fieldsOf } from './dump.ts';
 import { Client } from './client.ts';
 import { ModelNode } from './node.ts';
 import { MILLIS, SECONDS, Simulation, START, type Actor } from './simulation.ts';
@@ -113,9 +114,9 @@ export class World {
     const reason = this.sim.random.pick(['logout', 'terminated'] as const) ?? 'terminated';
     this.say(`${auth.actor.name} ends ${client.label}: ${reason}`);
     await this.sim.act(auth.actor, () => {
-      void auth.end(client.sessionId, reason).then(() => {
-        this.say(`${client.label}: its end is confirmed`);
-        this.checker.confirmEnd(client.sessionId);
+      void auth.end(client.sessionId, reason).then((done) => {
+        this.say(`${client.label}: ${done ? 'its end is confirmed' : 'there was nothing to end'}`);
+        if (done) this.checker.confirmEnd(client.sessionId);
       });
     });
   }
@@ -128,7 +129,9 @@ export class World {
     await this.sim.act(auth.actor, () => {
       void auth.endOfUser(user, 'user-locked').then((count) => {
         this.say(`${user} is locked, sessions ended: ${count}`);
-        for (const { sessionId } of theirs) this.checker.confirmEnd(sessionId);
+        const { records } = this.store.present.dump;
+        for (const { sessionId } of theirs)
+          if (records.get(sessionId)?.state === 'c') this.checker.confirmEnd(sessionId);
       });
     });
   }
@@ -261,8 +264,9 @@ export class World {
     const { script, args, before, primary, reply } = execution;
     if (QUIET.has(script)) return;
     const id = String(args['id'] ?? '');
-    const about = [args['how'], id && this.checker.label(id), args['node'] ?? args['user'], args['reason']];
-    const answer = reply === undefined ? 'stops' : reply.slice(0, 3).map((part) => String(part).slice(0, 40));
+    const asserted = Array.isArray(args['records']) ? args['records'].map((each: unknown) => this.checker.label(String(fieldsOf(each)['id']))) : [];
+    const about = [...asserted, args['how'], id && this.checker.label(id), args['node'] ?? args['user'], args['reason']];
+    const answer = reply === undefined ? 'stops' : reply.slice(0, script === 'assert' ? 20 : 2).map((part) => String(part).slice(0, 16));
     this.say(`  ${primary.name}: ${script} ${about.filter((part) => typeof part === 'string' && part).join(' ')} → ${String(answer)}`);
     if (script === 'claim' && reply?.[0] === 'claimed') this.#release(id, before, String(args['node']));
   }

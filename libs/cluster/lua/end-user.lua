@@ -1,4 +1,5 @@
--- Ends sessions of a user, at most `limit` at a time. @return how many, and whether there are more
+-- Ends sessions of a user, at most `limit` at a time.
+-- @return how many, whether there are more, and whether some may be forgotten still: nodes assert
 markAlive()
 local from, to = userRange(ARGS.user)
 local members = redis.call('ZRANGEBYLEX', KEY .. 'users', from, to, 'LIMIT', 0, ARGS.limit)
@@ -6,4 +7,4 @@ for _, member in ipairs(members) do
   local id = idOfMember(member)
   toEnded(id, load(id), ARGS.reason)
 end
-return { HEAD, #members, #members == ARGS.limit and 1 or 0 }
+return { HEAD, #members, #members == ARGS.limit and 1 or 0, isAsserting() and 1 or 0 }

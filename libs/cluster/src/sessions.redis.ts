@@ -326,9 +326,11 @@ export class RedisSessions implements Sessions, Assertions {
 
   async #slices(script: typeof SCRIPTS.announce, args: object, confirm: boolean): Promise<number> {
     for (let total = 0; ;) {
-      const [count, more] = await this.#run(script, args, confirm);
+      const [count, more, forgotten] = await this.#run(script, args, confirm);
       total += Number(count);
-      if (more !== 1) return total;
+      if (more === 1) continue;
+      if (forgotten === 1) throw new StoreUnavailable('nodes still assert their sessions');
+      return total;
     }
   }
 
