@@ -33,7 +33,11 @@ export class Auth {
 
   /** @returns undefined = refused, because the store was away; it may be there all the same. */
   async login(token: string, user: string): Promise<Session | undefined> {
-    return this.sessions.create(loginOf(token, user)).catch(passing);
+    return this.sessions.create(loginOf(token, user)).catch((error: unknown) => {
+      // Its first answer was lost, and its record came back from the topic, which does not know who had asked.
+      if (error instanceof Error && error.message.includes('exists already')) return undefined;
+      return passing(error);
+    });
   }
 
   /** Asks until it is confirmed, as its caller does. @returns was there a session to end? */

@@ -17,6 +17,8 @@ export type Reply = (string | number)[];
 
 /** One script as it ran. */
 export interface Execution {
+  /** Who asked. */
+  actor: string;
   primary: Primary;
   script: string;
   args: Record<string, unknown>;
@@ -101,7 +103,7 @@ export class Store {
   }
 
   /** Runs one script now. @throws as the real `Redis.run` */
-  async execute(primary: Primary, script: Script, args: object): Promise<Reply> {
+  async execute(actor: string, primary: Primary, script: Script, args: object): Promise<Reply> {
     const before = primary.dump;
     let reply: Reply | undefined;
     try {
@@ -111,7 +113,7 @@ export class Store {
       if (!isQuiet) {
         await this.#look(primary);
         const plain: Record<string, unknown> = Object.fromEntries(Object.entries(args));
-        this.onExecution({ primary, script: script.name, args: plain, before, after: primary.dump, reply });
+        this.onExecution({ actor, primary, script: script.name, args: plain, before, after: primary.dump, reply });
       }
     }
   }

@@ -261,13 +261,13 @@ export class World {
 
   #handleExecution(execution: Execution): void {
     this.checker.handleExecution(execution);
-    const { script, args, before, primary, reply } = execution;
+    const { actor, script, args, before, primary, reply } = execution;
     if (QUIET.has(script)) return;
     const id = String(args['id'] ?? '');
     const asserted = Array.isArray(args['records']) ? args['records'].map((each: unknown) => this.checker.label(String(fieldsOf(each)['id']))) : [];
-    const about = [...asserted, args['how'], id && this.checker.label(id), args['node'] ?? args['user'], args['reason']];
+    const about = [...asserted, args['how'], id && this.checker.label(id), args['user'], args['reason']];
     const answer = reply === undefined ? 'stops' : reply.slice(0, script === 'assert' ? 20 : 2).map((part) => String(part).slice(0, 16));
-    this.say(`  ${primary.name}: ${script} ${about.filter((part) => typeof part === 'string' && part).join(' ')} → ${String(answer)}`);
+    this.say(`  ${actor} on ${primary.name}: ${script} ${about.filter((part) => typeof part === 'string' && part).join(' ')} → ${String(answer)}`);
     if (script === 'claim' && reply?.[0] === 'claimed') this.#release(id, before, String(args['node']));
   }
 

@@ -125,8 +125,17 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
-    const { node } = request;
-    const reply = await this.#runClaim(request);
+    for (let attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
+      const reply = await this.#runClaim(request);
+      const { reign } = this.#redis;
+      const answer = await this.#claimAnswer(request, reply);
+      if (!answer.ok || this.#redis.reign === reign) return answer;
+      // Redis may have forgotten this lease, and this node may have asserted what it holds without it (C1).
+    }
+    throw new StoreUnavailable('one reign of Redis follows on the other');
+  }
+
+  async #claimAnswer({ node }: ClaimRequest, reply: (string | number)[]): Promise<Claimed | Refused> {
     if (reply[0] !== 'claimed') {
       const reason = reasonOf(reply[1]);
       if (statusOf(reason) === 401) await this.#redis.prove();
@@ -463,6 +472,8 @@ const PAGE = 500;
 const PREFIX_PAGE = 2000;
 const SWEEP_SLICES = 50;
 const ASSERT_SLICE = 50;
+/** Reigns that may begin during one claim. */
+const CLAIM_ATTEMPTS = 3;
 const MAIL_BATCH = 256;
 const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;
