@@ -65,6 +65,8 @@ export class Auth {
 export class Topic {
   readonly facts: SessionEvent[] = [];
   readonly state = new Map<string, Session>();
+  /** Sessions that a new table did not have any more. */
+  readonly gone = new Set<string>();
   readonly #seen = new Set<string>();
   readonly #last = new Map<string, SessionEvent>();
 
@@ -76,6 +78,17 @@ export class Topic {
     this.#seen.add(name);
     this.#last.set(event.sessionId, event);
     this.facts.push(event);
+  }
+
+  /** The whole table, written anew in a new reign: what is not in it has ended, and its end was lost or is old news. */
+  handleTable(sessions: readonly Session[]): void {
+    const live = new Set(sessions.map(({ id }) => id));
+    for (const [id, { state }] of this.state) {
+      if (state === 'closed' || live.has(id)) continue;
+      this.gone.add(id);
+      this.state.delete(id);
+    }
+    for (const session of sessions) this.state.set(session.id, session);
   }
 
   handleState(session: Session): void {
@@ -142,22 +155,21 @@ export class Outbox {
       .filter(({ state }) => state === 'up')
       .map((session) => ({ ...session, state: 'parked' as const, parkedAt, n: session.n + 1 }));
     await this.#sessions.restore(known);
+    this.topic.handleTable(await this.#sessions.list());
     this.#restore = undefined;
   }
 
   async #carry(): Promise<void> {
     const { entries, reign } = await this.#stream.read(BATCH);
-    const changed = new Set<string>();
-    for (const entry of entries) {
-      const fact = decodeEntry(entry);
-      if (!('epoch' in fact)) continue;
-      this.topic.handle(fact);
-      changed.add(fact.sessionId);
-    }
-    for (const id of changed) {
+    const facts = entries.map(decodeEntry).filter((fact) => 'epoch' in fact);
+    const records: Session[] = [];
+    for (const id of new Set(facts.map(({ sessionId }) => sessionId))) {
       const session = await this.#sessions.get(id);
-      if (session !== undefined) this.topic.handleState(session);
+      if (session !== undefined) records.push(session);
     }
+    // One transaction: a fact never comes without the record.
+    for (const fact of facts) this.topic.handle(fact);
+    for (const record of records) this.topic.handleState(record);
     const last = entries.at(-1);
     if (last !== undefined) await this.#stream.trim(HOLDER, reign, last.id);
   }

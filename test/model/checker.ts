@@ -138,8 +138,9 @@ export class Checker {
     const starts = new Set(topic.facts.filter(({ type }) => type === 'started').map(({ sessionId }) => sessionId));
     for (const id of starts) {
       const ends = topic.facts.filter(({ type, sessionId }) => type === 'ended' && sessionId === id).length;
-      const revived = this.#world.lostAllAt() > 0 && ends > 1;
-      if (ends !== 1 && !revived) this.#fail('R9', `${this.label(id)} has ${ends} ends`);
+      // Where all copies were lost, an end may be lost with them, or come a second time.
+      const isRepaired = this.#world.lostAllAt() > 0 && (ends > 1 || topic.gone.has(id));
+      if (ends !== 1 && !isRepaired) this.#fail('R9', `${this.label(id)} has ${ends} ends`);
     }
   }
 
