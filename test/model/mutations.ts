@@ -21,7 +21,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'a claim does not raise the epoch',
     script: 'claim',
     from: "local epoch = math.max(number(record, 'le') + 1, NOW, tonumber(ARGS.seen) + 1)",
-    to: "local epoch = NOW - 60000000",
+    to: "local epoch = number(record, 'le')",
   },
   {
     name: 'a claim does not tell the former owner',
@@ -54,10 +54,10 @@ export const MUTATIONS: readonly Mutation[] = [
     to: '',
   },
   {
-    name: 'an assertion overrides a higher lease',
+    name: 'of two leases the lower one wins an assertion',
     script: 'assert',
-    from: "if stored and isHigher(stored, record) then return 'lost superseded' end",
-    to: '',
+    from: 'if left ~= right then return left > right end',
+    to: 'if left ~= right then return left < right end',
   },
   {
     name: 'an assertion settles no address',
