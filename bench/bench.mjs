@@ -87,15 +87,28 @@ const BENCHES = {
   },
 };
 
+/** These run over the whole local cluster (test/cluster) and parse their own options. */
+const CLUSTER_BENCHES = {
+  failover:
+    'real clients over a cluster while nodes die, freeze, stop and come back; --clients 100 --nodes 3 --rounds 1 ' +
+    '--balancer redispatch|kube-proxy --return-path routed|nat --scenarios a,b --ocserv yes|no; 10 min a round',
+  'cluster-storm':
+    '2,000 scripted clients lose their node at once; --sessions 2000 --namespaces 20 --nodes 3 --kill node|serving; 5 min',
+  racing:
+    'many CONNECTs with one cookie on all nodes at the same moment; --connects 100 --runs 100 --nodes 3; 10 min',
+};
+
 async function main(argv) {
+  if (argv[0] in CLUSTER_BENCHES && !argv.includes('--help')) return clusterBench(argv[0], argv.slice(1));
   const options = parse(argv);
   if (options.help) return usage();
   const bench = BENCHES[options.name];
-  if (!bench) throw new Error(`There is no bench "${options.name}": ${Object.keys(BENCHES).join(', ')}.`);
+  const names = [...Object.keys(BENCHES), ...Object.keys(CLUSTER_BENCHES)];
+  if (!bench) throw new Error(`There is no bench "${options.name}": ${names.join(', ')}.`);
   if (process.getuid?.() !== 0) throw new Error('The benches make network namespaces: run them as root.');
   buildPrograms();
   mkdirSync(OUT, { recursive: true });
-  const file = join(OUT, `${options.name}-${new Date().toISOString().replace(/[:.]/g, '-')}.jsonl`);
+  const file = outFile(options.name);
   const servers = options.servers ?? bench.servers;
   for (let round = 1; round <= options.rounds; round++) {
     for (const server of servers) {
@@ -112,6 +125,35 @@ async function main(argv) {
   if (rows.length === 0) throw new Error('No run gave a result (see above).');
   printTable(rows, servers);
   console.log(`\nEvery run: ${file}`);
+}
+
+/** The compiled program of test/bench, which makes its own tables and adds its rows to a file in bench/out. */
+async function clusterBench(name, args) {
+  if (process.getuid?.() !== 0) throw new Error('The benches make network namespaces: run them as root.');
+  mkdirSync(BUILD, { recursive: true });
+  mkdirSync(OUT, { recursive: true });
+  const file = outFile(name);
+  const program = join(BENCH, '..', 'test', 'dist', 'bench', `${name}.js`);
+  await ended(spawn(process.execPath, [program, '--out', file, ...args], { stdio: 'inherit' }), name);
+  console.log(`\nEvery run: ${file}`);
+}
+
+function outFile(name) {
+  return join(OUT, `${name}-${new Date().toISOString().replace(/[:.]/g, '-')}.jsonl`);
+}
+
+/** Passes signals on to a child and waits for its end. @throws when that was not a good one */
+async function ended(child, what) {
+  const forward = (signal) => child.kill(signal);
+  process.on('SIGTERM', forward);
+  process.on('SIGINT', forward);
+  const code = await new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('exit', (status, signal) => resolve(signal ?? status));
+  });
+  process.off('SIGTERM', forward);
+  process.off('SIGINT', forward);
+  if (code !== 0) throw new Error(`${what} ended with ${code}`);
 }
 
 function parse(argv) {
@@ -143,6 +185,7 @@ function usage() {
   for (const [name, { about, program }] of Object.entries(BENCHES)) {
     console.log(`  ${name.padEnd(16)} ${about} (${program})`);
   }
+  for (const [name, about] of Object.entries(CLUSTER_BENCHES)) console.log(`  ${name.padEnd(16)} ${about}`);
   console.log(`
 ours = this gateway, ocserv = Debian's, limit = a throw-away batching server for one client, the practical limit.
 Results: bench/out/NAME-TIME.jsonl. Figures compare only within one run: see bench/README.md.`);
@@ -187,19 +230,8 @@ async function measure(bench, server, file, rest) {
     file,
   ];
   const child = spawn('python3', [...args, ...bench.args, ...rest], { cwd: BUILD, stdio: 'inherit' });
-  const forward = (signal) => child.kill(signal);
-  process.on('SIGTERM', forward);
-  process.on('SIGINT', forward);
-  const code = await new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('exit', (status, signal) => resolve(signal ?? status));
-  });
-  process.off('SIGTERM', forward);
-  process.off('SIGINT', forward);
-  if (code !== 0)
-    throw new Error(
-      `${bench.program} against ${server} ended with ${code}; its server's log: ${BUILD}/perf-work/spb/server.log`,
-    );
+  const log = `${BUILD}/perf-work/spb/server.log`;
+  await ended(child, `${bench.program} against ${server} (its server's log: ${log})`);
 }
 
 function printTable(rows, servers) {

@@ -131,5 +131,11 @@ const NEEDS = {
     { file: '/usr/include/gnutls/gnutls.h', package: 'libgnutls28-dev' },
     { file: '/usr/include/openssl/ssl.h', package: 'libssl-dev' },
     { file: '/usr/include/liburing.h', package: 'liburing-dev' },
+    // The local cluster.
+    { tool: 'openssl', package: 'openssl' },
+    { tool: 'haproxy', package: 'haproxy' },
+    { tool: 'java', package: 'default-jre-headless' },
+    { tool: 'mvn', package: 'maven' },
+    { tool: 'redis-server', package: 'redis-server' },
   ],
 };

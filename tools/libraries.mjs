@@ -16,7 +16,7 @@ export const LIBRARY_OWNERS = {
   '@nestjs/microservices': NEST,
   '@node-rs/argon2': ['apps/auth/src/passwords.ts'],
   '@peculiar/x509': ['apps/gateway/src/first-run.ts', 'libs/cluster/src/pki.ts'],
-  commander: ['apps/gateway/src/cli/program.ts'],
+  commander: ['apps/gateway/src/cli/verbs.ts'],
   ioredis: ['libs/cluster/src/redis.ts'],
   'ipaddr.js': ['libs/protocol/src/ip.ts'],
   kafkajs: ['libs/cluster/src/kafka.ts'],

@@ -197,8 +197,9 @@ const PROBE_MS = 1000;
 const STATUS_FIELD = 17;
 
 /*
- * A health check waits longer than the time between two: the supervisor holds the port of health, too, so after a crash it
- * waits there with the clients, and only a node whose process does not come back is down.
+ * A health check waits longer than a freeze and a start take: the supervisor holds the port of health, too, so it waits
+ * there with the clients, which on-marked-down would end just before they are served. A node that is gone or cut off is
+ * noticed by its connect.
  */
 const HAPROXY_HEAD = `global
   log stderr format raw local0 info
@@ -212,7 +213,7 @@ defaults
   timeout connect 500ms
   timeout client 1h
   timeout server 1h
-  timeout check 2s
+  timeout check 5s
   balance roundrobin
   retries 3
   option redispatch 1

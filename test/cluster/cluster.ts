@@ -28,6 +28,8 @@ export interface ClusterOptions {
   clients?: number;
   balancer?: BalancerKind;
   returnPath?: 'nat' | 'routed';
+  /** Who may log in, instead of `userN` with `password-N`: one for each client, 100 at least. */
+  users?: readonly ClusterUser[];
   /** Added to, and replacing, keys of every configuration. */
   settings?: SettingsDocument;
   /** One line at a time about what goes on. */
@@ -58,7 +60,7 @@ export class Cluster {
     const lab = await openNetwork(nodes, clients);
     try {
       const ports = { redis: await freePort(), kafka: await freePort(), controller: await freePort() };
-      const users = usersOf(Math.max(LEAST_USERS, clients));
+      const users = options.users ?? usersOf(Math.max(LEAST_USERS, clients));
       const usersFile = join(lab.folder, 'users');
       writeFileSync(usersFile, await userLines([...users, OWN_USER]), { mode: 0o600 });
       const authority = await Authority.create(join(lab.folder, 'tls'));
@@ -292,12 +294,13 @@ function usersOf(count: number): ClusterUser[] {
   }));
 }
 
-/** Lines of a users file, all hashes made by one process. */
+/** Lines of a users file, all hashes made by one process, and equal passwords hashed once. */
 async function userLines(users: readonly ClusterUser[]): Promise<string> {
-  const input = users.map(({ password }) => `${password}\n`).join('');
+  const passwords = [...new Set(users.map(({ password }) => password))];
+  const input = passwords.map((password) => `${password}\n`).join('');
   const { stdout } = await run(['openssl', 'passwd', '-5', '-stdin'], { input });
   const hashes = stdout.trim().split('\n');
-  return users.map(({ name }, index) => `${name}:*:${hashes[index]}\n`).join('');
+  return users.map(({ name, password }) => `${name}:*:${hashes[passwords.indexOf(password)]}\n`).join('');
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -116,5 +116,6 @@ function killQuietly(pid: number): void {
 
 export const SUPERVISOR = `${ROOT}native/target/release/sallyport-supervisor`;
 export const HAS_SUPERVISOR = existsSync(SUPERVISOR);
-const START_MS = 60_000;
+/** Ten processes start at once, on a machine that may have other work. */
+const START_MS = 120_000;
 const TOLD_CHARACTERS = 4_000;

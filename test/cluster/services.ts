@@ -120,10 +120,10 @@ function replicaSettings(
   };
 }
 
-function nodeSettings(index: number, { proxied }: ServicesPlan): SettingsDocument {
+function nodeSettings(index: number, { proxied, nodes, returnPath }: ServicesPlan): SettingsDocument {
   const { ipv4 } = nodePlace(index);
   return {
-    node: { name: nodeName(index), number: index + 1 },
+    node: { name: nodeName(index), number: index + 1, ...(returnPath === 'routed' && { slices: nodes }) },
     'admin-address': on(ipv4, NODE_ADMIN_PORT),
     listen: { node: on(ipv4, PORTS.node) },
     ...(proxied && { 'trusted-proxies': [`${BALANCER.ipv4}/32`, `${BALANCER.ipv6}/128`] }),

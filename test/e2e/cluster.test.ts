@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { after, before, describe, test, type TestContext } from 'node:test';
+import { Race } from '../bench/race.ts';
 import { Cluster } from '../cluster/cluster.ts';
 import { HAS_SUPERVISOR } from '../cluster/member.ts';
 import { GATEWAY, LAN, nodePlace, setNodeLinks } from '../cluster/network.ts';
@@ -22,10 +23,20 @@ describe('a cluster', { skip: noTun }, () => {
   let download: Spawned;
 
   before(async () => {
-    cluster = await Cluster.open({ nodes: 2, clients: 4 });
+    cluster = await Cluster.open({ nodes: 2, clients: 4, settings: { 'connects-per-token': 0 } });
     await cluster.probe();
   });
   after(() => cluster?.close());
+
+  test('of twenty CONNECTs with one cookie on both nodes exactly one keeps a tunnel', async () => {
+    const race = await Race.open(cluster, 3);
+    for (let run = 0; run < 3; run++) {
+      const { alive, records, tunnels, sameAddress } = await race.run(20);
+      assert.deepEqual({ alive, records, tunnels, sameAddress }, ONE_TUNNEL);
+    }
+    await race.close();
+    await eventually('nobody is left', async () => (await cluster.show('users')).length === 0);
+  });
 
   test('a login through one node, its tunnel on another, then on the first: the same address', async () => {
     const [n1, n2] = [0, 1].map((index) => `https://${nodePlace(index).ipv4}`);
@@ -211,3 +222,4 @@ describe('a cluster', { skip: noTun }, () => {
 });
 
 const REDIS_AWAY_MS = 15_000;
+const ONE_TUNNEL = { alive: 1, records: 1, tunnels: 1, sameAddress: true };

@@ -48,6 +48,11 @@ let reloads = 0;
 commands.reloads = () => reloads;
 process.on('SIGHUP', () => { reloads++; });
 process.on('SIGTERM', () => { supervision.stopping(); setTimeout(() => process.exit(mode === 'stubborn' ? 7 : 0), 50); });
+if (mode === 'lingering') {
+  process.removeAllListeners('SIGTERM');
+  process.on('SIGTERM', () => { supervision.stopping(); server.close(); setInterval(() => {}, 1000); });
+  process.on('SIGUSR1', () => process.exit(0));
+}
 const open = () => server.listen({ fd: supervision.tcp.fd }, 4096, () => supervision.ready());
 if (mode === 'slow') setTimeout(open, 700); else open();
 `,
@@ -221,6 +226,20 @@ test(
     await left.ask('leave').catch(() => {});
     assert.equal(await left.exited, 5);
     assert.ok(await refused(left.port));
+  },
+);
+
+test(
+  'who comes during a stop is refused, and does not wait for a process that will never serve him',
+  { skip },
+  async () => {
+    const one = await Supervised.start('lingering');
+    const { pid } = await one.who();
+    one.child.kill('SIGTERM');
+    await eventually('the port is closed', () => refused(one.port));
+    assert.ok(existsSync(`/proc/${pid}`), 'the process still ends what it has');
+    process.kill(pid, 'SIGUSR1');
+    assert.equal(await one.exited, 0);
   },
 );
 

@@ -12,7 +12,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import {
   createWriteStream,
-  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -300,8 +299,9 @@ export class Lab {
     if (known !== undefined) return known;
     const path = join(this.folder, `relay-${this.#relays.size}.sock`);
     const program = fileURLToPath(new URL('./relay.js', import.meta.url));
-    this.spawn(namespace, [process.execPath, program, path]);
-    const ready = eventually('relay', () => existsSync(path) && path, DIAL_MS);
+    const relay = this.spawn(namespace, [process.execPath, program, path]);
+    // Its socket is there before it takes connections.
+    const ready = eventually('relay', () => relay.output().includes('listening') && path, DIAL_MS);
     this.#relays.set(namespace, ready);
     return ready;
   }

@@ -1,6 +1,7 @@
 /**
  * Runs inside a namespace: takes connections on a Unix socket, reads `HOST PORT\n`, connects there, answers one byte
- * (`+` connected, `-` refused), then copies bytes both ways. Ends of stream and resets are passed on.
+ * (`+` connected, `-` refused), then copies bytes both ways. Ends of stream and resets are passed on. It prints one line
+ * when it takes connections.
  */
 import { connect, createServer, type Socket } from 'node:net';
 
@@ -21,7 +22,7 @@ createServer({ allowHalfOpen: true, pauseOnConnect: true }, (near) => {
   };
   near.on('data', readHead);
   near.resume();
-}).listen(path);
+}).listen(path, () => process.stdout.write('listening\n'));
 
 function open(near: Socket, host: string, port: number, early: Buffer): void {
   const far = connect({ host, port, allowHalfOpen: true, noDelay: true });

@@ -1,3 +1,5 @@
+import { loadScript } from '@sallyport/cluster';
+
 /** What a primary holds, read past the scripts. */
 export interface Dump {
   records: ReadonlyMap<string, StoredRecord>;
@@ -7,7 +9,7 @@ export interface Dump {
   held: readonly (readonly [node: string, incarnation: string, id: string])[];
   /** Entries of the index of users. */
   users: number;
-  /** When the window of assertion closes, µs; 0 = closed. */
+  /** When the window of assertion and restore closes, µs; 0 = closed. */
   until: number;
 }
 
@@ -53,7 +55,7 @@ function recordOf(text: string): StoredRecord {
     return typeof value === 'string' ? value : '';
   };
   return {
-    text,
+    text: get('raw'),
     state: get('st'),
     node: get('ln'),
     incarnation: get('li'),
@@ -76,14 +78,28 @@ function linesOf(text: unknown): string[][] {
     .map((line) => line.split(' '));
 }
 
+/** How records.lua reads a record. */
+function codec(): string {
+  const { source } = loadScript('find', ['records']);
+  const [from, to] = [source.indexOf('local FAMILIES'), source.indexOf('local function load(')];
+  if (from < 0 || to < from) throw new Error('records.lua does not say any more how a record is read');
+  return source.slice(from, to);
+}
+
 /** ARGV[1] = what all keys begin with. */
 export const DUMP = `
 local P = ARGV[1]
-local function hex(bytes)
-  return (string.gsub(bytes, '.', function(byte) return string.format('%02x', string.byte(byte)) end))
+local function digits(number)
+  return string.format('%.0f', number)
 end
+${codec()}
 local records, taken, held = {}, {}, {}
-for _, key in ipairs(redis.call('KEYS', P .. 's:*')) do records[string.sub(key, #P + 3)] = redis.call('GET', key) end
+for _, key in ipairs(redis.call('KEYS', P .. 's:*')) do
+  local text = redis.call('GET', key)
+  local record = unpacked(text)
+  record.raw = hex(text)
+  records[string.sub(key, #P + 3)] = cjson.encode(record)
+end
 for _, member in ipairs(redis.call('ZRANGE', P .. 'taken4', 0, -1)) do
   taken[#taken + 1] = string.sub(member, 1, -17) .. ' ' .. hex(string.sub(member, -16))
 end
@@ -92,5 +108,7 @@ for _, key in ipairs(redis.call('KEYS', P .. 'node:*')) do
     held[#held + 1] = string.sub(key, #P + 6) .. ' ' .. string.sub(member, 1, -18) .. ' ' .. hex(string.sub(member, -16))
   end
 end
+local meta = redis.call('HMGET', P .. 'meta', 'until', 'restoring')
+local closes = math.max(tonumber(meta[1] or '') or 0, tonumber(meta[2] or '') or 0)
 return cjson.encode({ records = records, taken = table.concat(taken, '\\n'), held = table.concat(held, '\\n'),
-  users = redis.call('ZCARD', P .. 'users'), ['until'] = redis.call('HGET', P .. 'meta', 'until') or '' })`;
+  users = redis.call('ZCARD', P .. 'users'), ['until'] = digits(closes) })`;

@@ -3,9 +3,9 @@
  * network to the store (link.ts), the clients' streams, the process that dies, freezes and starts again.
  */
 import { createLog, Metrics } from '@sallyport/chassis';
-import { RedisNodes, RedisSessions, StoreUnavailable, type NodeIdentity, type Session } from '@sallyport/cluster';
+import { RedisNodes, RedisSessions, StoreUnavailable, type NodeIdentity, type Release, type Session } from '@sallyport/cluster';
 import { MemoryDevice, NO_RETURN_PATH, PortableEngine } from '@sallyport/engine';
-import { asserting, NodeLife } from '@sallyport/gateway';
+import { asserting, Isolation, NodeLife, Peers, Releases } from '@sallyport/gateway';
 import { NodeMetrics, Tunnels } from '@sallyport/tunnel-node';
 import { Link, type LinkParts } from './link.ts';
 import { MILLIS, SECONDS, type Actor } from './simulation.ts';
@@ -13,8 +13,14 @@ import type { ModelStream } from './stream.ts';
 
 export interface NodeParts extends Omit<LinkParts, 'actor'> {
   say: (text: string) => void;
-  /** Is there a node that this one can ask now, and that reaches the store? */
-  peersWithStore: (node: ModelNode) => boolean;
+  /** Another node, by its address, as this one reaches it. */
+  peer: (from: Actor, address: string) => ModelPeer;
+}
+
+export interface ModelPeer {
+  storeSilence: () => Promise<number | undefined>;
+  release: (releases: readonly Release[]) => Promise<void>;
+  refuses: () => Promise<boolean>;
 }
 
 /** A name; the process behind it comes and goes. */
@@ -77,7 +83,7 @@ export class Process {
   readonly sessions: RedisSessions;
   /** undefined = it does not serve yet. */
   tunnels: Tunnels | undefined;
-  isolatedSince = 0;
+  life: NodeLife | undefined;
   readonly #node: ModelNode;
   readonly #parts: NodeParts;
   #closers: (() => void)[] = [];
@@ -93,7 +99,7 @@ export class Process {
 
   /** In the order of the role tunnel-node. */
   async begin(): Promise<void> {
-    const { sim, say } = this.#parts;
+    const { sim, say, peer } = this.#parts;
     for (;;) {
       try {
         await this.sessions.announce(this.identity);
@@ -104,24 +110,32 @@ export class Process {
       }
     }
     const { sessions, identity: node } = this;
+    const monotonic = () => sim.now / MILLIS;
+    const client = (address: string) => Promise.resolve(peer(this.actor, address));
+    const refuses = (address: string) => peer(this.actor, address).refuses();
+    const nodes = new RedisNodes(this.link);
+    const peers = new Peers({ nodes, own: node.name, client, refuses, monotonic });
+    const releases = new Releases({ peers, client, log });
     const tunnels = new Tunnels({
       ...{ node, sessions, log, metrics, strap: 'off', gatewayName: 'model', returnPath: NO_RETURN_PATH },
       engine: new PortableEngine(new MemoryDevice()),
       checkpointSeconds: 5,
-      now: () => sim.now / MILLIS,
+      onTaken: (from, release) => releases.add(from, release),
+      now: monotonic,
       clock: () => BigInt(sim.now),
     });
     this.tunnels = tunnels;
     this.#closers.push(asserting({ assertions: sessions, tunnels, node, log }));
+    const limitSeconds = () => ISOLATION_LIMIT / SECONDS;
+    const isolation = new Isolation({ peers, tunnels, limitSeconds, log, monotonic });
     const life = new NodeLife({
-      ...{ nodes: new RedisNodes(this.link), tunnels, log, now: () => BigInt(sim.now), monotonic: () => sim.now / MILLIS },
+      ...{ nodes, tunnels, peers, isolation, log, monotonic, now: () => BigInt(sim.now) },
       lifecycle: { status: () => STATUS },
-      announcement: { ...node, number: 1, address: '' },
+      announcement: { ...node, number: 1, address: `${node.name}:1` },
     });
+    this.life = life;
     this.#closers.push(() => life.close());
     void life.handleTick();
-    const watch = setInterval(() => void this.#watch(tunnels), ISOLATION_LOOK_MILLIS);
-    this.#closers.push(() => clearInterval(watch));
     say(`${this.#node.name} serves as ${node.incarnation}`);
   }
 
@@ -134,24 +148,9 @@ export class Process {
   holdings(): Session[] {
     return this.tunnels?.holdings().filter(({ state }) => state === 'up') ?? [];
   }
-
-  /** CLUSTER.md C3: it cannot reach the store and a peer can. */
-  async #watch(tunnels: Tunnels): Promise<void> {
-    const { sim, peersWithStore, say } = this.#parts;
-    const silent = sim.now - this.link.heardAt > SILENT;
-    if (!silent || !peersWithStore(this.#node)) this.isolatedSince = 0;
-    else if (this.isolatedSince === 0) this.isolatedSince = sim.now;
-    else if (sim.now - this.isolatedSince >= ISOLATION_LIMIT && tunnels.size > 0) {
-      say(`${this.#node.name} is isolated and closes its tunnels`);
-      await tunnels.moveAway(Infinity, Infinity);
-    }
-  }
 }
 
 export const ISOLATION_LIMIT = 10 * SECONDS;
-const ISOLATION_LOOK_MILLIS = 1000;
-/** Two heartbeats. */
-const SILENT = 2 * SECONDS;
 const START_AGAIN_MILLIS = 500;
 const STATUS = { version: '0', node: '', revision: '', startedAt: 0n, state: 'online' as const };
 const log = createLog({ name: 'model', level: 'silent' });

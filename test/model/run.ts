@@ -54,7 +54,7 @@ async function endAll(world: World): Promise<void> {
   if (world.checker.violation !== undefined) return;
   for (const client of world.clients) client.retire();
   await world.pass(LIFETIMES);
-  if (world.checker.violation === undefined) world.checker.handleFacts(world.outbox.topic);
+  if (world.checker.violation === undefined) world.checker.handleFacts(world.facts);
 }
 
 /** Window of assertion, isolation, retries. */

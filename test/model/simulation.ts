@@ -64,7 +64,7 @@ export class Simulation {
     }
   }
 
-  /** Takes over the timers of this process. @returns how to give them back. */
+  /** Takes over the timers and the chance of this process. @returns how to give them back. */
   takeTimers(): () => void {
     const real = { setTimeout, clearTimeout, setInterval, clearInterval };
     const start = (every: boolean, run: (...args: unknown[]) => void, millis = 0, args: unknown[] = []) => {
@@ -86,7 +86,12 @@ export class Simulation {
       clearTimeout: stop,
       clearInterval: stop,
     });
-    return () => void Object.assign(globalThis, real);
+    const { random } = Math;
+    Object.assign(Math, { random: () => this.random.below(2 ** 30) / 2 ** 30 });
+    return () => {
+      Object.assign(globalThis, real);
+      Object.assign(Math, { random });
+    };
   }
 }
 

@@ -8,7 +8,7 @@
  *   split       the copy serves as a second primary for some, while the others still write to the old one, which can
  *               confirm nothing and is thrown away at the end
  */
-import { defaultRedisSettings, Redis, StoreUnavailable, type Script } from '@sallyport/cluster';
+import { defaultRedisSettings, Redis, RESTORE_MICROS, StoreUnavailable, type Script } from '@sallyport/cluster';
 import type { RedisServer } from '@sallyport/cluster/testing';
 import { dumpOf, DUMP, type Dump } from './dump.ts';
 import type { Actor, Simulation } from './simulation.ts';
@@ -33,11 +33,13 @@ export class Primary {
   readonly database: number;
   readonly replicaDatabase: number;
   reign = '';
+  /** Of the last script. */
+  seenReign = '';
   /** Of its clock against the world's, µs. */
   skew = 0;
   /** `none`: nobody asks for confirmation; `unreachable`: nobody gives it. */
   replica: 'attached' | 'none' | 'unreachable' = 'none';
-  dump: Dump = dumpOf('{"records":{},"taken":"","held":"","users":0,"until":""}');
+  dump: Dump = dumpOf('{"records":{},"taken":"","held":"","users":0,"until":"0"}');
 
   constructor(name: string, index: number) {
     this.name = name;
@@ -78,7 +80,8 @@ export class Store {
       const redis = await Redis.open(settings, {
         clock: () => BigInt(sim.now + primary.skew + ++store.#scripts),
         reign: () => primary.reign,
-        seed: () => sim.random.below(2 ** 31),
+          seed: () => sim.random.below(2 ** 31),
+        restoreMicros: RESTORE_MICROS,
       });
       store.#redis.set(primary, redis);
     }
@@ -109,7 +112,10 @@ export class Store {
     try {
       return (reply = await this.#of(primary).run(this.#mutate(script), args));
     } finally {
-      const isQuiet = LEAVE_RECORDS.has(script.name) || (script.name === 'sweep' && reply?.[0] === 0);
+      const isQuiet =
+        primary.seenReign === primary.reign &&
+        (LEAVE_RECORDS.has(script.name) || (script.name === 'sweep' && reply?.[0] === 0));
+      primary.seenReign = primary.reign;
       if (!isQuiet) {
         await this.#look(primary);
         const plain: Record<string, unknown> = Object.fromEntries(Object.entries(args));

@@ -1,11 +1,12 @@
 /* The whole cluster of one run, and every way in which it can be hurt. */
 import type { Script } from '@sallyport/cluster';
 import type { RedisServer } from '@sallyport/cluster/testing';
-import { Auth, Outbox } from './auth.ts';
+import { Auth, Facts } from './auth.ts';
 import { Checker } from './checker.ts';
 import { fieldsOf } from './dump.ts';
 import { Client } from './client.ts';
-import { ModelNode } from './node.ts';
+import type { NodeLife } from '@sallyport/gateway';
+import { ModelNode, type ModelPeer } from './node.ts';
 import { MILLIS, SECONDS, Simulation, START, type Actor } from './simulation.ts';
 import { Store, type Execution } from './store.ts';
 
@@ -21,7 +22,7 @@ export class World {
   readonly checker: Checker;
   readonly nodes: ModelNode[];
   readonly auths: Auth[];
-  readonly outbox: Outbox;
+  readonly facts: Facts;
   readonly clients: Client[] = [];
   /** What happened, newest last. */
   readonly trace: string[] = [];
@@ -46,11 +47,11 @@ export class World {
       isCut: (actor: Actor) => this.#isCut(this.#cutFromStore, actor.name),
       roughness: () => this.roughness,
       say: (text: string) => this.say(text),
-      peersWithStore: (node: ModelNode) => this.#peersWithStore(node),
+      peer: (from: Actor, address: string) => this.#peer(from, address),
     };
     this.nodes = NODES.map((name) => new ModelNode(name, parts));
     this.auths = AUTHS.map((name) => new Auth(name, parts));
-    this.outbox = new Outbox(parts);
+    this.facts = new Facts(parts);
     this.checker = new Checker({
       now: () => sim.now,
       nodes: this.nodes,
@@ -70,7 +71,7 @@ export class World {
   async begin(): Promise<void> {
     for (const node of this.nodes) await node.start();
     for (const auth of this.auths) await this.sim.act(auth.actor, () => auth.begin());
-    await this.sim.act(this.outbox.actor, () => this.outbox.begin());
+    await this.sim.act(this.facts.actor, () => this.facts.begin());
   }
 
   /** Lets time go by, with all that happens in it, until something is found. */
@@ -166,8 +167,6 @@ export class World {
   cutFromStore(name: string, micros: number): void {
     this.say(`${name} does not reach the store for ${(micros / SECONDS).toFixed(1)} s`);
     this.#cutFromStore.set(name, this.sim.now + micros);
-    // A node that a peer could tell is isolated meanwhile, and that bounds it: its trouble begins now.
-    this.#trouble(name, Math.min(micros, ISOLATION_SEEN));
   }
 
   cutFromPeers(name: string, micros: number): void {
@@ -242,15 +241,31 @@ export class World {
     return (cuts.get(name) ?? 0) > this.sim.now;
   }
 
-  #peersWithStore(node: ModelNode): boolean {
-    if (this.#isCut(this.#cutFromPeers, node.name)) return false;
-    return this.nodes.some(
-      (peer) =>
-        peer !== node &&
-        peer.runs &&
-        !this.#isCut(this.#cutFromPeers, peer.name) &&
-        !this.#isCut(this.#cutFromStore, peer.name),
-    );
+  /** gRPC between two nodes: a call is lost, late, or comes twice. */
+  #peer(from: Actor, address: string): ModelPeer {
+    const { sim } = this;
+    const name = address.split(':')[0] ?? '';
+    const call = <T>(ask: (life: NodeLife) => Promise<T>) =>
+      new Promise<T>((resolve, reject) => {
+        sim.after(PEER_DEADLINE, from, () => reject(new Error('no answer')));
+        const life = this.nodes.find((node) => node.name === name)?.process?.life;
+        const actor = this.nodes.find((node) => node.name === name)?.process?.actor;
+        const isCut = this.#isCut(this.#cutFromPeers, name) || this.#isCut(this.#cutFromPeers, from.name);
+        if (life === undefined || isCut || sim.random.permille(this.roughness)) return;
+        const answer = () => void ask(life).then((value) => sim.after(MILLIS, from, () => resolve(value)), reject);
+        const late = sim.random.permille(100) ? sim.random.below(5 * SECONDS) : 2 * MILLIS;
+        sim.after(late, actor, answer);
+        if (sim.random.permille(100)) sim.after(late + sim.random.below(5 * SECONDS), actor, answer);
+      });
+    return {
+      storeSilence: () => call((life) => life.storeSilence()),
+      release: (releases) => call((life) => life.release(releases)),
+      refuses: async () => {
+        const isCut = this.#isCut(this.#cutFromPeers, name) || this.#isCut(this.#cutFromPeers, from.name);
+        await Promise.resolve();
+        return !isCut && this.nodes.find((node) => node.name === name)?.process === undefined;
+      },
+    };
   }
 
   #anAuth(): Auth {
@@ -261,37 +276,19 @@ export class World {
 
   #handleExecution(execution: Execution): void {
     this.checker.handleExecution(execution);
-    const { actor, script, args, before, primary, reply } = execution;
+    const { actor, script, args, primary, reply } = execution;
     if (QUIET.has(script)) return;
     const id = String(args['id'] ?? '');
     const asserted = Array.isArray(args['records']) ? args['records'].map((each: unknown) => this.checker.label(String(fieldsOf(each)['id']))) : [];
     const about = [...asserted, args['how'], id && this.checker.label(id), args['user'], args['reason']];
     const answer = reply === undefined ? 'stops' : reply.slice(0, script === 'assert' ? 20 : 2).map((part) => String(part).slice(0, 16));
     this.say(`  ${actor} on ${primary.name}: ${script} ${about.filter((part) => typeof part === 'string' && part).join(' ')} → ${String(answer)}`);
-    if (script === 'claim' && reply?.[0] === 'claimed') this.#release(id, before, String(args['node']));
-  }
-
-  /** The claiming node tells the one before: lost, late, twice. */
-  #release(id: string, before: Execution['before'], claimer: string): void {
-    const was = before.records.get(id);
-    const node = this.nodes.find(({ name }) => name === was?.node);
-    if (was?.state !== 'u' || node === undefined || node.name === claimer) return;
-    const sent = this.sim.random.below(10);
-    for (let copy = 0; copy < (sent < 2 ? 0 : sent < 4 ? 2 : 1); copy++) {
-      const delay = this.sim.random.permille(100) ? this.sim.random.below(5 * SECONDS) : 3 * MILLIS;
-      const cut = this.#isCut(this.#cutFromPeers, claimer) || this.#isCut(this.#cutFromPeers, node.name);
-      if (!cut)
-        this.sim.after(delay, node.process?.actor, () =>
-          node.process?.tunnels?.release([{ sessionId: id, upToEpoch: BigInt(was.epoch) }]),
-        );
-    }
   }
 }
 
 export const NODES = ['n1', 'n2', 'n3'];
 export const AUTHS = ['auth1', 'auth2'];
 const USERS = 4;
+const PEER_DEADLINE = SECONDS;
 /** Scripts that happen all the time and say little. */
 const QUIET = new Set(['mail', 'heartbeat', 'sweep', 'events', 'nodes', 'asserted']);
-/** The node must notice, µs; then it asks, and the bound begins. */
-const ISOLATION_SEEN = 3 * SECONDS;

@@ -10,8 +10,9 @@ describe('contracts', () => {
       for (const { service, rpc, request, response } of rpcs(text)) {
         assert.match(service, /Service$/, `${file}: ${service}`);
         for (const message of [request, response]) {
+          const [name, of] = definedIn(message, text);
           assert.ok(
-            text.includes(`message ${message} {`),
+            of.includes(`message ${name} {`),
             `${file}: ${rpc} speaks of ${message}, which is not there`,
           );
         }
@@ -42,6 +43,15 @@ function protos(): { file: string; text: string }[] {
     .map((file) => ({ file, text: readFileSync(ROOT + file, 'utf8') }));
 }
 
+/** A message of another file is named with its package, and that file is imported. @returns name, and text of its file */
+function definedIn(message: string, text: string): [string, string] {
+  const dot = message.lastIndexOf('.');
+  if (dot < 0) return [message, text];
+  const owner = protos().find((proto) => proto.text.includes(`package ${message.slice(0, dot)};`));
+  const imported = owner && text.includes(`import "${owner.file.split('/').at(-1)}";`);
+  return [message.slice(dot + 1), imported ? owner.text : ''];
+}
+
 function sources(suffix: string): string[] {
   return trackedFiles()
     .filter((file) => file.startsWith('apps/') && file.endsWith(suffix))
@@ -50,7 +60,7 @@ function sources(suffix: string): string[] {
 
 function rpcs(text: string): { service: string; rpc: string; request: string; response: string }[] {
   return [...text.matchAll(/^service (\w+) \{([^}]*)\}/gm)].flatMap(([, service = '', body = '']) =>
-    [...body.matchAll(/rpc (\w+)\((?:stream )?(\w+)\) returns \((?:stream )?(\w+)\)/g)].map(
+    [...body.matchAll(/rpc (\w+)\((?:stream )?([\w.]+)\) returns \((?:stream )?([\w.]+)\)/g)].map(
       ([, rpc = '', request = '', response = '']) => ({ service, rpc, request, response }),
     ),
   );

@@ -1,6 +1,6 @@
 import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod, Payload } from '@nestjs/microservices';
-import { accountOrder, type Account, type Accounts, type ExplainPolicy } from '@sallyport/cluster';
+import type { Account, Accounts, ExplainPolicy } from '@sallyport/cluster';
 
 /** Token of the parts that the controller stands on. */
 export const ACCOUNT_PARTS = Symbol('account parts');
@@ -10,7 +10,7 @@ export interface AccountParts {
   explain: ExplainPolicy;
 }
 
-/** proto/account.proto: for the admin services of other processes. */
+/** proto/account.proto: for the admin services of tunnel nodes. */
 @Controller()
 export class AccountController {
   readonly #parts: AccountParts;
@@ -25,14 +25,10 @@ export class AccountController {
     return { accounts: accounts.map(({ name, groups, locked }) => ({ name, groups: [...groups], locked })) };
   }
 
-  @GrpcMethod('AccountService', 'ChangeAccount')
-  async changeAccount(
-    @Payload() request: { verb: string; name: string; groups: string[]; password: string },
-  ): Promise<{ problem: string }> {
-    const order = accountOrder(request);
-    if (!order) return { problem: 'the verb is none of add, passwd, lock, unlock, delete' };
+  @GrpcMethod('AccountService', 'LockAccount')
+  async lockAccount(@Payload() { name }: { name: string }): Promise<{ problem: string }> {
     try {
-      await this.#parts.accounts.apply(order);
+      await this.#parts.accounts.apply({ verb: 'lock', name });
       return { problem: '' };
     } catch (error) {
       return { problem: error instanceof Error ? error.message : String(error) };

@@ -1,20 +1,24 @@
 import { performance } from 'node:perf_hooks';
 import type { Reason } from '@sallyport/protocol';
-import type { EventLog } from '@sallyport/cluster';
+import { StoreUnavailable, type EventLog, type LoginFailures } from '@sallyport/cluster';
 import type { Log, Metrics } from '@sallyport/chassis';
 import type { Method, MethodContext, MethodResult, Answers } from './method.ts';
 import type { Login } from './login.ts';
 
-/** What is remembered of each attempt: one counter, one time, one fact, one line. */
+/** What is remembered of each attempt: one counter, one time, one fact, one line; of failures their number in the cluster. */
 export class Attempts {
   readonly #events: Pick<EventLog, 'append'>;
+  readonly #failures: Pick<LoginFailures, 'add'>;
   readonly #log: Log;
   readonly #now: () => number;
   readonly #total;
   readonly #seconds;
+  readonly #counted;
+  readonly #uncounted;
 
-  constructor(parts: { events: Pick<EventLog, 'append'>; metrics: Metrics; log: Log; now: () => number }) {
+  constructor(parts: AttemptsParts) {
     this.#events = parts.events;
+    this.#failures = parts.failures;
     this.#log = parts.log;
     this.#now = parts.now;
     this.#total = parts.metrics.counter(
@@ -27,6 +31,15 @@ export class Attempts {
       'Time that a method took to judge one step.',
       DURATION_BUCKETS,
       ['method'],
+    );
+    this.#counted = parts.metrics.counter(
+      'sallyport_auth_failures_total',
+      'Failed proofs, by whose they are counted (of) and by which of this user or address they are in the span, on all replicas.',
+      ['of', 'number'],
+    );
+    this.#uncounted = parts.metrics.counter(
+      'sallyport_auth_failures_uncounted_total',
+      'Failed proofs that the store did not take: counts of users and addresses lack them.',
     );
   }
 
@@ -65,6 +78,19 @@ export class Attempts {
       { v: 1, at: this.#micros(), type: 'auth.failed', user, profile, method, address, reason },
     ]);
     this.#log.info({ profile, method, reason, ...this.#who(user, address) }, 'login refused');
+    // Nobody waits for it: the store may be slow or away, and the answer is the same.
+    if (FAILED_PROOFS.has(reason)) void this.#count(user, address);
+  }
+
+  async #count(user: string, address: string): Promise<void> {
+    try {
+      const count = await this.#failures.add(user, address);
+      if (count.user > 0) this.#counted.inc({ of: 'user', number: orderOf(count.user) });
+      if (count.address > 0) this.#counted.inc({ of: 'address', number: orderOf(count.address) });
+    } catch (error) {
+      this.#uncounted.inc();
+      if (!(error instanceof StoreUnavailable)) this.#log.error({ err: error }, 'a failure was not counted');
+    }
   }
 
   /** Names and addresses not above debug. */
@@ -77,4 +103,28 @@ export class Attempts {
   }
 }
 
+export interface AttemptsParts {
+  events: Pick<EventLog, 'append'>;
+  metrics: Metrics;
+  log: Log;
+  /** ms since 1970. */
+  now: () => number;
+  failures: Pick<LoginFailures, 'add'>;
+}
+
+/** Many of one user or address are guesses; a few are fingers. */
+function orderOf(count: number): string {
+  if (count < SOME_FAILURES) return 'few';
+  return count < MANY_FAILURES ? 'some' : 'many';
+}
+
+/** Somebody claimed to be who he is not. Others, a full table or an expired form, are no guesses. */
+const FAILED_PROOFS: ReadonlySet<Reason> = new Set([
+  'login-failed',
+  'user-locked',
+  'certificate-user-mismatch',
+]);
+/** From the how many-th failure on it is `some`, and `many`: ocserv's sample bans at the eighth wrong password. */
+const SOME_FAILURES = 8;
+const MANY_FAILURES = 40;
 const DURATION_BUCKETS = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];

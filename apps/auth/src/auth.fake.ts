@@ -14,12 +14,15 @@ import {
   type Settings,
 } from '@sallyport/cluster';
 import { AuthController } from './auth.controller.ts';
-import { openAuth } from './auth.module.ts';
+import { openAuth, type OpenAuth } from './auth.module.ts';
+import type { Logins } from './logins.ts';
 import { hashPassword } from './passwords.ts';
 import { fakeSettings } from './settings.fake.ts';
 
 /** The whole of auth on the embedded store, with a clock that stands still. For tests only. */
-export async function fakeAuth(options: { users?: string; settings?: Partial<Settings> } = {}) {
+export async function fakeAuth(
+  options: { users?: string; settings?: Partial<Settings>; logins?: Logins } = {},
+) {
   const dir = await mkdtemp(join(tmpdir(), 'sallyport-auth-'));
   const usersFile = join(dir, 'users');
   await writeFile(usersFile, options.users ?? (await line('alice', '*')), { mode: 0o600 });
@@ -28,14 +31,14 @@ export async function fakeAuth(options: { users?: string; settings?: Partial<Set
   const events = new MemoryEventLog();
   const sessions = await MemorySessions.open({ clock: () => BigInt(clock.now) * 1000n, events });
   const metrics = new Metrics();
-  const parts = await openAuth({
-    settings: () => state.settings,
-    sessions,
-    events,
-    metrics,
-    log: createLog({ name: 'auth', level: 'silent' }),
-    now: () => clock.now,
-  });
+  const open = (logins: Logins | undefined, registry = new Metrics()) =>
+    openAuth({
+      ...{ settings: () => state.settings, sessions, events, metrics: registry, now: () => clock.now },
+      log: createLog({ name: 'auth', level: 'silent' }),
+      ...(logins && { logins }),
+    });
+  const parts = await open(options.logins, metrics);
+  const replicas: OpenAuth[] = [];
   return {
     auth: new AuthController(parts),
     parts,
@@ -45,8 +48,14 @@ export async function fakeAuth(options: { users?: string; settings?: Partial<Set
     events,
     metrics,
     usersFile,
+    /** Another one over the same sessions. */
+    async replica(logins: Logins) {
+      const more = await open(logins);
+      replicas.push(more);
+      return new AuthController(more);
+    },
     async close() {
-      await parts.close();
+      await Promise.all([parts, ...replicas].map((each) => each.close()));
       await sessions.close();
       await rm(dir, { recursive: true });
     },

@@ -1,6 +1,9 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import {
+  LoginFailures,
+  MemoryCounters,
   systemClock,
+  type AccountRecords,
   type Accounts,
   type EventLog,
   type ExplainPolicy,
@@ -31,6 +34,10 @@ export interface AuthOptions {
   log: Log;
   /** Where logins are kept; in this process if absent. */
   logins?: Logins;
+  /** What operators changed of the users of a cluster; absent: `users-file` itself is changed. */
+  records?: AccountRecords | undefined;
+  /** Where failed logins are counted; in this process if absent. */
+  failures?: LoginFailures | undefined;
   /** ms since 1970; must not jump. Default: that of `systemClock`. */
   now?: () => number;
 }
@@ -53,7 +60,10 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
   const directory = await Directory.open({
     file: settings().usersFile,
     required: () => usesPasswords(settings()),
+    records: options.records,
     sessions,
+    events,
+    now: () => BigInt(now()) * 1000n,
     log,
     mayEnter: (profile, groups) => mayEnter(settings(), profile, groups).ok,
     listsUsers: (profile) => {
@@ -62,6 +72,7 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
     },
   });
   const passwords = new Passwords();
+  const failures = options.failures ?? new LoginFailures(new MemoryCounters());
   const flow = new LoginFlow({
     settings,
     logins: options.logins ?? new MemoryLogins(now),
@@ -69,7 +80,7 @@ export async function openAuth(options: AuthOptions): Promise<OpenAuth> {
     directory,
     policies: new Policies(),
     sessions,
-    attempts: new Attempts({ events, metrics, log, now }),
+    attempts: new Attempts({ events, metrics, log, now, failures }),
     now,
   });
   return {

@@ -1,23 +1,35 @@
 import { createHash } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
-import type { Session, Sessions } from '@sallyport/cluster';
+import type {
+  AccountChange,
+  AccountOrder,
+  AccountRecord,
+  AccountRecords,
+  EventLog,
+  Micros,
+  Session,
+  Sessions,
+} from '@sallyport/cluster';
 import type { Log } from '@sallyport/chassis';
 import { costOf, hashProblem, hashPassword, passwordProblem, type HashRecipe } from './passwords.ts';
 import {
   changeUsersFile,
+  checkNames,
+  noSuchUser,
   NO_USERS,
   readUsers,
   type ParsedUsers,
   UserChangeRefused,
+  userExists,
   UsersFileError,
   usersFileStamp,
-  type UserChange,
   type UserRecord,
   type UserTable,
 } from './users-file.ts';
 
 /*
- * Who exists, in which groups, and who is locked: the users-file as last read. A change, by command or by hand, takes
+ * Who exists, in which groups, and who is locked: the users-file as last read, and in a cluster the records of what
+ * operators changed over it (docs/decisions/0006). A change, by command, by another replica or in the file by hand, takes
  * hold in this order: the new table counts for logins, then the sessions of those who lost something end.
  */
 
@@ -26,7 +38,13 @@ export interface DirectoryParts {
   file: string;
   /** Does some profile need it? Where only certificates count it may be missing. */
   required: () => boolean;
+  /** In a cluster: what `apply` changes, for all replicas. Absent: it changes the file. */
+  records?: AccountRecords | undefined;
   sessions: Pick<Sessions, 'endOfUser' | 'list' | 'end'>;
+  /** Where a change of the file is told; records tell of theirs themselves. */
+  events: Pick<EventLog, 'append'>;
+  /** µs. */
+  now: () => Micros;
   log: Log;
   /** May a user with these groups (still) be in this profile? Asked when his groups change. */
   mayEnter: (profile: string, groups: readonly string[]) => boolean;
@@ -34,25 +52,25 @@ export interface DirectoryParts {
   listsUsers: (profile: string) => boolean;
 }
 
-/** What `user add|passwd|lock|unlock|delete` ask for. */
-export type UserOrder =
-  | { verb: 'add'; name: string; groups: readonly string[]; password: string }
-  | { verb: 'passwd'; name: string; password: string }
-  | { verb: 'lock' | 'unlock' | 'delete'; name: string };
-
 export class Directory {
   readonly #parts: DirectoryParts;
-  #users: UserTable = new Map();
+  /** As users-file says. */
+  #file: UserTable = new Map();
+  readonly #records = new Map<string, AccountRecord>();
+  /** As both say. */
+  #users = new Map<string, UserRecord>();
   #costs: readonly string[] = [];
   #stamp = '';
   /** Stamp of a file that was not taken at the last look, because it may be half written; '' = none. */
   #unsettled = '';
   /** Sessions that could not be ended because the store did not answer: tried again at each look. */
-  readonly #toEnd = new Map<string, Reason>();
+  readonly #toEnd = new Map<string, Loss>();
   /** Sessions may be there whose users lost a right: groups or profiles changed, or the file did while nobody looked. */
   #recheck = true;
-  #complained = false;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #complaints = new Set<string>();
+  readonly #timers: NodeJS.Timeout[] = [];
+  #following: (() => void) | undefined;
+  #refreshing: Promise<void> | undefined;
   #looking: Promise<void> = Promise.resolve();
 
   private constructor(parts: DirectoryParts) {
@@ -60,21 +78,28 @@ export class Directory {
   }
 
   /**
-   * Reads the users-file and looks for changes from then on. @throws UsersFileError with all problems.
+   * Reads records and users-file and looks for changes from then on. @throws UsersFileError with all problems;
+   * StoreUnavailable: without the records nobody knows who is locked.
    *
    * A store that kept its sessions over a restart may hold some of users who were locked or deleted meanwhile: they
    * end here, or as soon as the store answers.
    */
   static async open(parts: DirectoryParts): Promise<Directory> {
     const directory = new Directory(parts);
-    if (parts.file === '') return directory;
-    const { users, warnings, stamp } = await directory.#fromFile(parts.required());
-    directory.#take(users, stamp, warnings);
+    if (!directory.#lists) return directory;
+    directory.#following = parts.records?.follow((changed) => directory.#heed(changed));
+    try {
+      await directory.refresh();
+      if (parts.file !== '') directory.#take(await directory.#fromFile(parts.required()));
+    } catch (error) {
+      directory.close();
+      throw error;
+    }
     await directory
       .#endLost()
       .catch((error: unknown) => parts.log.warn({ err: error }, 'sessions could not be checked'));
-    directory.#timer = setInterval(() => void directory.#look(), LOOK_EVERY_MS);
-    directory.#timer.unref();
+    directory.#every(LOOK_EVERY_MS, () => directory.#look());
+    if (parts.records) directory.#every(REFRESH_EVERY_MS, () => directory.#hear());
     return directory;
   }
 
@@ -91,11 +116,31 @@ export class Directory {
     return this.#costs;
   }
 
-  /** One change: file first, then logins, then sessions. @throws UserChangeRefused, UsersFileError */
-  async apply(order: UserOrder, recipe?: HashRecipe): Promise<void> {
-    if (this.#parts.file === '') throw new UserChangeRefused("'users-file' is not set");
-    await changeUsersFile(this.#parts.file, await hashed(order, recipe));
+  /**
+   * One change: file or record first, then logins, then sessions.
+   * @throws UserChangeRefused, UsersFileError; StoreUnavailable: perhaps it was made, and sessions end later.
+   */
+  async apply(order: AccountOrder, recipe?: HashRecipe): Promise<void> {
+    const { file, records, events, now } = this.#parts;
+    if (!this.#lists) throw new UserChangeRefused("'users-file' is not set");
+    const change = await hashed(order, recipe);
+    const { name } = order;
+    if (records) {
+      checkNames(change);
+      const outcome = await records.change(change, this.#file.has(name));
+      if (outcome !== 'done')
+        throw new UserChangeRefused(outcome === 'exists' ? userExists(name) : noSuchUser(name));
+      await this.#endLost();
+      return;
+    }
+    await changeUsersFile(file, change);
+    events.append([{ v: 1, at: now(), type: 'admin.changed', verb: `user-${order.verb}`, subject: name }]);
     await this.reload();
+  }
+
+  /** Learns what other replicas have changed before this call. @throws StoreUnavailable */
+  async refresh(): Promise<void> {
+    await this.#parts.records?.refresh();
   }
 
   /**
@@ -113,27 +158,54 @@ export class Directory {
    * @throws UsersFileError
    */
   async prepare(required: boolean): Promise<() => Promise<void>> {
-    if (this.#parts.file === '') return async () => undefined;
-    const before = this.#users;
-    const fresh = await this.#fromFile(required);
+    if (!this.#lists) return async () => undefined;
+    const before = this.#file;
+    const fresh = this.#parts.file === '' ? undefined : await this.#fromFile(required);
     return () =>
       this.#inTurn(async () => {
         this.#recheck = true;
         // Read again meanwhile: what is here is newer.
-        if (this.#users === before) await this.#change(fresh);
+        if (fresh && this.#file === before) await this.#change(fresh);
         else await this.#endLost();
       }).catch((error: unknown) => this.#parts.log.warn({ err: error }, 'sessions could not be checked'));
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#following?.();
+    for (const timer of this.#timers) clearInterval(timer);
+  }
+
+  /** Does anything say who exists? */
+  get #lists(): boolean {
+    return this.#parts.file !== '' || this.#parts.records !== undefined;
+  }
+
+  #every(millis: number, work: () => Promise<void>): void {
+    const timer = setInterval(() => void work(), millis);
+    timer.unref();
+    this.#timers.push(timer);
+  }
+
+  /** What other replicas have changed. One at a time, however slow the store is. */
+  #hear(): Promise<void> {
+    const heard = () => this.#once('changes of users could not be read, tried again', () => this.refresh());
+    this.#refreshing ??= heard()
+      .then(() => this.#endDue())
+      .finally(() => (this.#refreshing = undefined));
+    return this.#refreshing;
+  }
+
+  async #endDue(): Promise<void> {
+    if (this.#toEnd.size > 0) await this.#endOrTell();
+  }
+
+  #endOrTell(): Promise<void> {
+    return this.#once('sessions could not be ended, tried again', () => this.#endLost());
   }
 
   async #look(): Promise<void> {
-    await this.#endLost().then(
-      () => (this.#complained = false),
-      (error: unknown) => this.#complain(error),
-    );
+    await this.#endOrTell();
+    if (this.#parts.file === '') return;
     try {
       const stamp = await usersFileStamp(this.#parts.file);
       if (stamp === this.#stamp) return;
@@ -155,16 +227,21 @@ export class Directory {
     });
     const settled = fresh.stamp === this.#unsettled;
     this.#unsettled = fresh.stamp;
-    if (!settled && maybeCutOff(this.#users, fresh.users)) return;
+    if (!settled && maybeCutOff(this.#file, fresh.users)) return;
     await this.#change(fresh);
     this.#parts.log.info({ users: this.#users.size }, 'users-file read again');
   }
 
-  /** Once until the store answers again. */
-  #complain(error: unknown): void {
-    const problem = error instanceof Error ? error.message : String(error);
-    if (!this.#complained) this.#parts.log.warn({ problem }, 'sessions could not be ended, tried again');
-    this.#complained = true;
+  /** Says what failed, once until it succeeds again. */
+  async #once(complaint: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+      this.#complaints.delete(complaint);
+    } catch (error) {
+      const problem = error instanceof Error ? error.message : String(error);
+      if (!this.#complaints.has(complaint)) this.#parts.log.warn({ problem }, complaint);
+      this.#complaints.add(complaint);
+    }
   }
 
   async #inTurn(work: () => Promise<void>): Promise<void> {
@@ -173,13 +250,12 @@ export class Directory {
     await turn;
   }
 
-  async #change({ users, warnings, stamp }: FromFile): Promise<void> {
+  async #change(fresh: FromFile): Promise<void> {
     const old = this.#users;
-    this.#take(users, stamp, warnings);
+    this.#take(fresh);
     for (const [name, before] of old) {
-      const after = users.get(name);
-      const reason = lossOf(before, after);
-      if (reason) this.#toEnd.set(name, reason);
+      const reason = lossOf(before, this.#users.get(name));
+      if (reason) this.#toEnd.set(name, { reason });
     }
     this.#recheck = true;
     await this.#endLost();
@@ -188,35 +264,59 @@ export class Directory {
   /** A file that vanishes or becomes empty is an error: it would otherwise look like "all users deleted". */
   async #fromFile(required: boolean): Promise<FromFile> {
     const { file } = this.#parts;
-    const mayMiss = !required && this.#users.size === 0;
+    const mayMiss = !required && this.#file.size === 0;
     if (mayMiss && (await usersFileStamp(file)) === '')
       return { users: new Map(), warnings: [], vacant: true, stamp: '' };
     const read = await readUsers(file);
-    if (read.vacant && this.#users.size > 0)
+    if (read.vacant && this.#file.size > 0)
       throw new UsersFileError([
         `${file}: nobody stands here (if that is meant, write the line '${NO_USERS}')`,
       ]);
     return read;
   }
 
-  #take(users: UserTable, stamp: string, warnings: string[]): void {
-    this.#users = users;
+  #take({ users, stamp, warnings }: FromFile): void {
+    this.#file = users;
     this.#stamp = stamp;
+    this.#users = new Map(users);
+    for (const record of this.#records.values()) this.#lay(record);
+    this.#takeCosts();
+    for (const warning of warnings) this.#parts.log.warn({ problem: warning }, 'a user cannot log in');
+  }
+
+  /** Sessions that were made after a change were made under it: only older ones end. */
+  #heed(changed: readonly AccountRecord[]): void {
+    for (const record of changed) {
+      const before = this.#users.get(record.name);
+      this.#records.set(record.name, record);
+      this.#lay(record);
+      const reason = before && lossOf(before, this.#users.get(record.name));
+      if (reason) this.#toEnd.set(record.name, { reason, upTo: record.at });
+    }
+    this.#takeCosts();
+  }
+
+  #lay(record: AccountRecord): void {
+    const user = overlaid(this.#file.get(record.name), record);
+    if (user) this.#users.set(record.name, user);
+    else this.#users.delete(record.name);
+  }
+
+  #takeCosts(): void {
     const shared = new Map<string, string>();
-    this.#costs = [...users.values()]
+    this.#costs = [...this.#users.values()]
       .filter((user) => hashProblem(user.hash) === '')
       .map((user) => {
         const cost = costOf(user.hash);
         if (!shared.has(cost)) shared.set(cost, cost);
         return shared.get(cost) ?? cost;
       });
-    for (const warning of warnings) this.#parts.log.warn({ problem: warning }, 'a user cannot log in');
   }
 
   async #endLost(): Promise<void> {
-    const asked = Array.from(this.#toEnd, async ([name, reason]) => {
-      await this.#parts.sessions.endOfUser(name, reason);
-      this.#toEnd.delete(name);
+    const asked = Array.from(this.#toEnd, async ([name, loss]) => {
+      await this.#parts.sessions.endOfUser(name, loss.reason, loss.upTo);
+      if (this.#toEnd.get(name) === loss) this.#toEnd.delete(name);
     });
     await Promise.allSettled(asked); // one that fails does not keep the others
     await Promise.all(asked);
@@ -232,6 +332,7 @@ export class Directory {
     const user = this.find(session.user);
     if (user?.locked) return 'user-locked';
     if (!user && this.#parts.listsUsers(session.profile)) return 'user-deleted';
+    if (user?.hashAt !== undefined && user.hashAt >= session.createdAt) return 'password-changed';
     return this.#parts.mayEnter(session.profile, user?.groups ?? []) ? undefined : 'profile-forbidden';
   }
 }
@@ -245,7 +346,7 @@ export function markOf(user: UserRecord | undefined): string {
 }
 
 /** The same order with the password hashed: what the users-file takes, with or without a running gateway. */
-export async function hashed(order: UserOrder, recipe?: HashRecipe): Promise<UserChange> {
+export async function hashed(order: AccountOrder, recipe?: HashRecipe): Promise<AccountChange> {
   if (order.verb !== 'add' && order.verb !== 'passwd') return order;
   const problem = passwordProblem(order.password);
   if (problem) throw new UserChangeRefused(problem);
@@ -253,6 +354,15 @@ export async function hashed(order: UserOrder, recipe?: HashRecipe): Promise<Use
   return order.verb === 'add'
     ? { verb: 'add', name: order.name, groups: order.groups, hash }
     : { verb: 'passwd', name: order.name, hash };
+}
+
+/** What a record leaves of a user of users-file; undefined = there is none. */
+function overlaid(inFile: UserRecord | undefined, record: AccountRecord): UserRecord | undefined {
+  if (record.deleted) return undefined;
+  const { name, groups, hash, hashAt } = record;
+  if (groups !== undefined) return { name, groups, locked: record.locked ?? false, hash: hash ?? '', hashAt };
+  if (!inFile) return undefined;
+  return { ...inFile, locked: record.locked ?? inFile.locked, ...(hash !== undefined && { hash, hashAt }) };
 }
 
 function lossOf(before: UserRecord, after: UserRecord | undefined): Reason | undefined {
@@ -272,5 +382,13 @@ function maybeCutOff(before: UserTable, after: UserTable): boolean {
 
 type FromFile = ParsedUsers & { stamp: string };
 
+interface Loss {
+  reason: Reason;
+  /** Absent: all sessions. */
+  upTo?: Micros;
+}
+
 const LOOK_EVERY_MS = 1_000;
+/** How soon a replica knows what another one changed. */
+const REFRESH_EVERY_MS = 250;
 const MARK_LENGTH = 16;

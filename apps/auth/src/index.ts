@@ -1,6 +1,6 @@
 export { AuthController, type AuthParts } from './auth.controller.ts';
 export { AuthModule, checkUsers, openAuth, type AuthOptions, type OpenAuth } from './auth.module.ts';
-export { Directory, hashed, type UserOrder } from './directory.ts';
+export { Directory, hashed } from './directory.ts';
 export { LoginFlow, type LoginFlowParts } from './login-flow.ts';
 export { MemoryLogins, type Logins } from './logins.ts';
 export { RedisLogins } from './logins.redis.ts';
@@ -21,6 +21,5 @@ export {
   readUsers,
   UserChangeRefused,
   UsersFileError,
-  type UserChange,
   type UserRecord,
 } from './users-file.ts';

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { Occurrence } from '@sallyport/cluster';
 import { begin, client, fakeAuth, formOf, grantedOf, line, PASSWORD, reply } from './auth.fake.ts';
+import { MemoryLogins, type Logins } from './logins.ts';
 import { fakeProfile, fakeSettings } from './settings.fake.ts';
 
 const RIGHT = { username: 'alice', password: PASSWORD };
@@ -119,6 +120,40 @@ test('two right replies at once are both good', async (t) => {
   const alive = new Set((await sessions.list()).map((session) => session.id));
   assert.equal(alive.size, 2);
   for (const answer of answers) assert.ok(alive.has(grantedOf(answer).sessionId));
+});
+
+test('two right replies at two replicas are both good, in whatever order these reach the store', async (t) => {
+  for (const order of orders(6)) {
+    const steps = new Steps(order);
+    const logins = new MemoryLogins(() => 1_700_000_000_000);
+    const { auth, sessions, replica } = await started(t, { logins: steps.taken('a', logins) });
+    const form = formOf(await steps.free(() => auth.begin(begin())));
+    const other = await replica(steps.taken('b', logins));
+    const answers = await Promise.all([
+      steps.until('a', () => auth.reply(reply(form, RIGHT))),
+      steps.until('b', () => other.reply(reply(form, RIGHT))),
+    ]);
+    const alive = new Set((await sessions.list()).map((session) => session.id));
+    for (const answer of answers) assert.ok(alive.has(grantedOf(answer).sessionId), order.join(' '));
+  }
+});
+
+test('a wrong and a right reply at two replicas: the right one is good or must be given again, the wrong one never', async (t) => {
+  for (const order of orders(6)) {
+    const steps = new Steps(order);
+    const logins = new MemoryLogins(() => 1_700_000_000_000);
+    const { auth, sessions, replica } = await started(t, { logins: steps.taken('a', logins) });
+    const form = formOf(await steps.free(() => auth.begin(begin())));
+    const other = await replica(steps.taken('b', logins));
+    const [right, wrong] = await Promise.all([
+      steps.until('a', () => auth.reply(reply(form, RIGHT))),
+      steps.until('b', () => other.reply(reply(form, WRONG))),
+    ]);
+    assert.equal(wrong.granted, undefined, order.join(' '));
+    const [session, ...more] = await sessions.list();
+    assert.equal(session?.id, right.granted?.sessionId, order.join(' '));
+    assert.deepEqual(more, []);
+  }
 });
 
 test('a granted login gives nothing to who has its handle but not the password, nor once its session is in use', async (t) => {
@@ -444,6 +479,60 @@ async function started(t: TestContext, options: Parameters<typeof fakeAuth>[0] =
   const fake = await fakeAuth(options);
   t.after(() => fake.close());
   return fake;
+}
+
+/** All orders in which two take `length` steps. */
+function orders(length: number): ('a' | 'b')[][] {
+  return Array.from({ length: 2 ** length }, (_, bits) =>
+    Array.from({ length }, (_, at) => ((bits >> at) & 1 ? 'a' : 'b')),
+  );
+}
+
+/** Lets two replicas reach their store in a given order; when it is at its end, or one of them is done, as they come. */
+class Steps {
+  readonly #order: string[];
+  readonly #done = new Set<string>();
+  #waiting: (() => void)[] = [];
+  #free = false;
+
+  constructor(order: readonly string[]) {
+    this.#order = [...order];
+  }
+
+  async free<T>(work: () => Promise<T>): Promise<T> {
+    this.#free = true;
+    return work().finally(() => (this.#free = false));
+  }
+
+  async until<T>(who: string, work: () => Promise<T>): Promise<T> {
+    return work().finally(() => {
+      this.#done.add(who);
+      this.#wake();
+    });
+  }
+
+  taken(who: string, logins: Logins): Logins {
+    return {
+      add: (login, max) => this.#turn(who).then(() => logins.add(login, max)),
+      find: (id) => this.#turn(who).then(() => logins.find(id)),
+      replace: (login, revision) => this.#turn(who).then(() => logins.replace(login, revision)),
+      remove: (id) => this.#turn(who).then(() => logins.remove(id)),
+    };
+  }
+
+  async #turn(who: string): Promise<void> {
+    const mine = () => this.#order.length === 0 || this.#order[0] === who || this.#done.size > 0;
+    while (!this.#free && !mine()) await new Promise<void>((go) => this.#waiting.push(go));
+    if (this.#free) return;
+    this.#order.shift();
+    this.#wake();
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const go of waiting) go();
+  }
 }
 
 function bigints(_: string, value: unknown): unknown {

@@ -22,6 +22,7 @@ import {
   handleReply,
   handleVerified,
   isProven,
+  MAX_REPLIES,
   parseHandle,
   refuseLogin,
   type Login,
@@ -97,7 +98,8 @@ export class LoginFlow {
 
   /**
    * A reply that is doubled on its way (the client sends it again when its connection dies) waits for the outcome of the
-   * first: it then finds the login granted, or the form with the error, and never one that is half-way.
+   * first: it then finds the login granted, or the form with the error, and never one that is half-way. Where the double
+   * went to another replica, the store tells: whoever was slower looks again.
    */
   async reply(request: ReplyRequest): Promise<LoginAnswer> {
     const { loginId } = request;
@@ -109,7 +111,7 @@ export class LoginFlow {
     return answer;
   }
 
-  async #reply(request: ReplyRequest): Promise<LoginAnswer> {
+  async #reply(request: ReplyRequest, looks = MAX_LOOKS): Promise<LoginAnswer> {
     // Old clients post name, password and profile at once, without a form before (docs/protocol.md §4).
     if (request.loginId === '') return this.#beginAndReply(request, true);
     const handle = parseHandle(request.loginId);
@@ -125,7 +127,11 @@ export class LoginFlow {
         return this.#form(login, request.client, settings);
       case 'verify':
         if (selectsAnother(login, request, settings)) return this.#beginAndReply(request, false);
-        return this.#verifyReply(login, decision.login, request, settings);
+        if (await this.#parts.logins.replace(decision.login, login.revision))
+          return this.#verifyReply(decision.login, request, settings);
+        return looks > 0
+          ? this.#reply(request, looks - 1)
+          : this.#present(login.id, request.client, settings);
     }
   }
 
@@ -139,8 +145,8 @@ export class LoginFlow {
       : begun;
   }
 
+  /** @param counted as stored. */
   async #verifyReply(
-    found: Login,
     counted: Login,
     { client, answers }: ReplyRequest,
     settings: Settings,
@@ -151,10 +157,8 @@ export class LoginFlow {
       !method ||
       !sameNames(counted.methods, this.#inOrder(settings.profiles[counted.profile]?.methods ?? []))
     ) {
-      return this.#settle(refuseLogin(counted, 'login-expired'), found.revision, client, settings);
+      return this.#settle(refuseLogin(counted, 'login-expired'), counted.revision, client, settings);
     }
-    if (!(await this.#parts.logins.replace(counted, found.revision)))
-      return this.#present(found.id, client, settings);
     if (!(await this.#sameCertificate(counted, client))) {
       const refused = refuseLogin(counted, 'certificate-user-mismatch');
       this.#failed(refused, 'certificate-user-mismatch');
@@ -278,7 +282,9 @@ export class LoginFlow {
       },
       strapKey: client.strapKey,
     });
-    // A lock or a new password that came since the proof has ended this user's sessions, but perhaps not this one.
+    // A lock or a new password that came since the proof has ended this user's sessions, but perhaps not this one. Who
+    // changes him from now on ends it too, on whatever replica.
+    await this.#parts.directory.refresh();
     const lost = this.#lostProof(login);
     if (lost) {
       await this.#parts.sessions.end(session.id, lost);
@@ -295,8 +301,17 @@ export class LoginFlow {
 
   /** Two right replies at once are both granted. */
   async #storeGranted(granted: Login, revision: number): Promise<boolean> {
-    if (await this.#parts.logins.replace(granted, revision)) return true;
-    return (await this.#parts.logins.find(granted.id))?.state === 'granted';
+    let [next, before] = [granted, revision];
+    for (let looks = MAX_LOOKS; ; looks--) {
+      if (await this.#parts.logins.replace(next, before)) return true;
+      const present = await this.#parts.logins.find(granted.id);
+      if (present?.state === 'granted') return true;
+      // Anything but another reply to this very form, which was counted and nothing else, is a no.
+      if (!present || present.state === 'refused' || present.step !== granted.step || looks === 0)
+        return false;
+      const { tries, replies } = present;
+      [next, before] = [{ ...granted, tries, replies, revision: present.revision + 1 }, present.revision];
+    }
   }
 
   async #refuseProven(login: Login, user: string, reason: Reason, revision?: number): Promise<LoginAnswer> {
@@ -388,6 +403,8 @@ function grantedAnswer(session: Session) {
   };
 }
 
+/** A login has this many replies at the most, and each is one change that another reply may meet. */
+const MAX_LOOKS = MAX_REPLIES;
 const LOGIN_ID_BYTES = 16;
 const FORM_TITLE = 'Login';
 /** Refusals after right credentials that the client may know of; whether a user is locked is nobody's business. */

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { link, lstat, open, readFile, realpath, rename, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { processStart } from '@sallyport/cluster';
+import { processStart, type AccountChange } from '@sallyport/cluster';
 import { groupNameProblem, userNameProblem } from './names.ts';
 import { hashProblem } from './passwords.ts';
 
@@ -23,14 +23,11 @@ export interface UserRecord {
   locked: boolean;
   /** Without the mark of a locked user. */
   hash: string;
+  /** When a record of the cluster set the hash, µs by the store's clock; absent = it is users-file's. */
+  hashAt?: bigint | undefined;
 }
 
 export type UserTable = ReadonlyMap<string, UserRecord>;
-
-export type UserChange =
-  | { verb: 'add'; name: string; groups: readonly string[]; hash: string }
-  | { verb: 'passwd'; name: string; hash: string }
-  | { verb: 'lock' | 'unlock' | 'delete'; name: string };
 
 /** The file cannot be used; every problem with its line. Texts hold no hash. */
 export class UsersFileError extends Error {
@@ -103,7 +100,7 @@ export async function usersFileStamp(file: string): Promise<string> {
  * One change, whether or not a gateway runs (it notices). `add` makes the file if there is none.
  * @throws UserChangeRefused, UsersFileError
  */
-export async function changeUsersFile(file: string, change: UserChange): Promise<void> {
+export async function changeUsersFile(file: string, change: AccountChange): Promise<void> {
   const target = await realpath(file).catch((error: unknown) => {
     if (isCode(error, 'ENOENT') && change.verb === 'add') return file;
     throw error;
@@ -121,20 +118,18 @@ export async function changeUsersFile(file: string, change: UserChange): Promise
 }
 
 /** PURE. All other lines stay as they are. */
-export function changeText(text: string, change: UserChange): string {
+export function changeText(text: string, change: AccountChange): string {
   const lines = linesOf(text);
   const at = lines.findIndex((line) => !isComment(line) && line.slice(0, line.indexOf(':')) === change.name);
   const present = at < 0 ? undefined : parseLine(lines[at] ?? '');
   if (change.verb === 'add') {
-    const problem =
-      userNameProblem(change.name) || change.groups.map(groupNameProblem).find((text) => text !== '');
-    if (problem) throw new UserChangeRefused(problem);
-    if (present) throw new UserChangeRefused(`user '${change.name}' exists already`);
+    checkNames(change);
+    if (present) throw new UserChangeRefused(userExists(change.name));
     const vacancy = lines.indexOf(NO_USERS);
     if (vacancy >= 0) lines.splice(vacancy, 1);
     lines.push(formatLine({ name: change.name, groups: change.groups, locked: false, hash: change.hash }));
   } else {
-    if (typeof present !== 'object') throw new UserChangeRefused(`there is no user '${change.name}'`);
+    if (typeof present !== 'object') throw new UserChangeRefused(noSuchUser(change.name));
     if (change.verb === 'delete') {
       lines.splice(at, 1);
       if (lines.every(isComment) && !lines.includes(NO_USERS)) lines.push(NO_USERS);
@@ -143,7 +138,23 @@ export function changeText(text: string, change: UserChange): string {
   return lines.map((line) => `${line}\n`).join('');
 }
 
-function changed(user: UserRecord, change: Exclude<UserChange, { verb: 'add' | 'delete' }>): UserRecord {
+/** @throws UserChangeRefused when who is to be added, or one of his groups, has a name that is none. */
+export function checkNames(change: AccountChange): void {
+  if (change.verb !== 'add') return;
+  const problem =
+    userNameProblem(change.name) || change.groups.map(groupNameProblem).find((text) => text !== '');
+  if (problem) throw new UserChangeRefused(problem);
+}
+
+export function userExists(name: string): string {
+  return `user '${name}' exists already`;
+}
+
+export function noSuchUser(name: string): string {
+  return `there is no user '${name}'`;
+}
+
+function changed(user: UserRecord, change: Exclude<AccountChange, { verb: 'add' | 'delete' }>): UserRecord {
   if (change.verb === 'passwd') return { ...user, hash: change.hash };
   return { ...user, locked: change.verb === 'lock' };
 }

@@ -15,6 +15,10 @@ export async function runSallyport(args: readonly string[]): Promise<void> {
     prompts: process.stderr,
     out: (text) => process.stdout.write(text),
     now: Date.now,
+    interrupted: () =>
+      new Promise((resolve) => {
+        for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+      }),
     runGateway: async (options) => {
       const [{ runGateway }, { startGateway }] = await Promise.all([
         import('./cli/run-gateway.ts'),

@@ -1,24 +1,25 @@
 import type { Log } from '@sallyport/chassis';
 import {
   isAlive,
-  nodeClient,
-  type Closable,
+  StoreUnavailable,
   type NodeRecord,
   type Nodes,
   type NodeService,
-  type PeerCertificates,
   type PeerNode,
   type Sessions,
   type TunnelInfo,
 } from '@sallyport/cluster';
 import type { Reason } from '@sallyport/protocol';
+import type { NodeClients } from './node-clients.ts';
 
 export interface ClusterNodesParts {
   nodes: Nodes;
   sessions: Pick<Sessions, 'get'>;
-  certificates: PeerCertificates;
+  clients: Pick<NodeClients, 'at'>;
   /** This process's own node, which is asked without a detour; absent in auth. */
   own?: { name: string; node: PeerNode } | undefined;
+  /** Nodes that lived when the store last answered; absent = those of the last question. */
+  known?: () => readonly NodeRecord[];
   log: Log;
   /** µs. */
   now: () => bigint;
@@ -27,8 +28,7 @@ export interface ClusterNodesParts {
 /** All nodes as one: what operators ask of any process is answered for the whole cluster. */
 export class ClusterNodes implements NodeService {
   readonly #parts: ClusterNodesParts;
-  /** By address. */
-  readonly #clients = new Map<string, Promise<PeerNode & Closable>>();
+  #known: readonly NodeRecord[] = [];
 
   constructor(parts: ClusterNodesParts) {
     this.#parts = parts;
@@ -58,31 +58,26 @@ export class ClusterNodes implements NodeService {
     return (await Promise.all(counts)).reduce((sum, count) => sum + count, 0);
   }
 
-  close(): void {
-    for (const client of this.#clients.values()) void client.then((open) => open.close());
-    this.#clients.clear();
-  }
-
-  async #alive(): Promise<NodeRecord[]> {
+  /** They are asked without the store, so those that lived when it last answered will do. */
+  async #alive(): Promise<readonly NodeRecord[]> {
     const now = this.#parts.now();
-    return (await this.#parts.nodes.list()).filter((record) => isAlive(record, now));
+    try {
+      this.#known = (await this.#parts.nodes.list()).filter((record) => isAlive(record, now));
+    } catch (error) {
+      if (!(error instanceof StoreUnavailable)) throw error;
+      if (this.#parts.known) this.#known = this.#parts.known();
+      if (this.#known.length === 0) throw error;
+    }
+    return this.#known;
   }
 
   async #ask<T>(record: NodeRecord, work: (node: PeerNode) => Promise<T>): Promise<T | undefined> {
     const { own, log } = this.#parts;
     try {
-      return await work(own?.name === record.name ? own.node : await this.#client(record.address));
+      return await work(own?.name === record.name ? own.node : await this.#parts.clients.at(record.address));
     } catch (error) {
       log.warn({ node: record.name, problem: String(error) }, 'a node did not answer');
       return undefined;
     }
-  }
-
-  #client(address: string): Promise<PeerNode & Closable> {
-    const known = this.#clients.get(address);
-    if (known) return known;
-    const opened = nodeClient({ addresses: [address], certificates: this.#parts.certificates });
-    this.#clients.set(address, opened);
-    return opened;
   }
 }

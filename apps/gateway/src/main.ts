@@ -26,6 +26,7 @@ import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder, type StateFolder } from './first-run.ts';
 import { logFacts } from './fact-log.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
+import { HomeSlice } from './home-slice.ts';
 import { NodeLife } from './node-life.ts';
 import { calm, openServing } from './serving.ts';
 import {
@@ -79,15 +80,23 @@ async function start(
   let closeServices: Closer = () => undefined;
   closers.push(() => closeServices());
   let life: NodeLife | undefined;
-  const { tunnels, listener, lifecycle } = await openServing({
+  const { tunnels, listener, lifecycle, returnPath } = await openServing({
     ...{ ...parts, state, sessions, events, supervision: options.supervision, upstreams: services.promise },
     notReady: () => life?.notReady() ?? [],
   });
   const nodes = new MemoryNodes(now);
-  const announcement = { ...node, number: settings().node.number, address: '' };
+  const home = new HomeSlice({ nodes, node, settings, returnPath, log, now });
+  closers.push(() => home.close());
+  const announcement = {
+    ...{ ...node, number: settings().node.number, address: '' },
+    get home() {
+      return home.said;
+    },
+  };
   const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log, now }));
   closers.push(() => own.close());
   await own.handleTick();
+  await home.handleTick();
 
   // 6. services
   const ready = calm(listener).then(async () => {

@@ -11,13 +11,18 @@ import {
 } from '@sallyport/cluster';
 import type { Reason } from '@sallyport/protocol';
 import type { Tunnels } from '@sallyport/tunnel-node';
+import type { Isolation, StoreSight } from './isolation.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
+import type { Peers } from './peers.ts';
 
 export interface NodeLifeParts {
   nodes: Nodes;
   tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'>;
   lifecycle: Pick<GatewayLifecycle, 'status'>;
   announcement: Omit<NodeReport, 'tunnels' | 'version' | 'unready'>;
+  /** Both absent: there are no other nodes. */
+  peers?: Pick<Peers, 'look'>;
+  isolation?: Pick<Isolation, 'reason' | 'handleTick'>;
   log: Log;
   /** µs since 1970. */
   now: () => bigint;
@@ -43,7 +48,7 @@ export class NodeLife implements PeerNode {
   #wave = 0;
   /** Newest tunnel when the draining began. */
   #newest = 0;
-  #silentSince: number | undefined;
+  #store: StoreSight = { answeredAt: undefined, silentSince: undefined };
   #beating = false;
 
   constructor(parts: NodeLifeParts) {
@@ -82,14 +87,20 @@ export class NodeLife implements PeerNode {
     };
   }
 
+  async storeSilence(): Promise<number | undefined> {
+    const { answeredAt } = this.#store;
+    return answeredAt === undefined ? undefined : this.#monotonic() - answeredAt;
+  }
+
   /** For balancers. */
   notReady(): string[] {
-    return this.draining ? ['draining'] : [];
+    const isolated = this.#parts.isolation?.reason;
+    return [...(this.draining ? ['draining'] : []), ...(isolated === undefined ? [] : [isolated])];
   }
 
   /** For people: a store that is away for everybody must not make balancers act. */
   notes(): string[] {
-    const silent = this.#silentSince;
+    const silent = this.#store.silentSince;
     return silent !== undefined && this.#monotonic() - silent > BEAT_MS
       ? ['the session store cannot be reached']
       : [];
@@ -98,47 +109,71 @@ export class NodeLife implements PeerNode {
   /** The portal as clients of this node reach it. */
   guarded(portal: Upstream): Upstream {
     return (request) =>
-      this.draining
-        ? Promise.reject(new ServiceUnavailable('this node drains', { reason: 'draining' }))
+      this.notReady().length > 0
+        ? Promise.reject(new ServiceUnavailable('this node takes nobody', { reason: this.#unwilling }))
         : portal(request);
+  }
+
+  get #unwilling(): Reason {
+    return this.#parts.isolation?.reason === undefined ? 'draining' : 'isolated';
   }
 
   /** Called by its own clock about once a second. */
   async handleTick(): Promise<void> {
     await this.#beat();
-    const since = this.#drainingSince;
-    if (since === undefined) return;
-    const seconds = (this.#monotonic() - since) / 1000;
-    const { tunnels, log } = this.#parts;
-    if (seconds >= DRAIN_DEADLINE_SECONDS) {
-      tunnels.refusing = 'draining';
-      this.#newest = tunnels.lastId;
-    }
-    if (seconds < BALANCERS_SEE_SECONDS || tunnels.size === 0) return;
-    this.#wave ||= Math.max(LEAST_WAVE, Math.ceil(tunnels.size / WAVES));
-    const moved = await tunnels.moveAway(this.#wave, this.#newest);
-    if (moved > 0) log.info({ moved, left: tunnels.size }, 'draining: tunnels move away');
+    await this.#parts.isolation?.handleTick(this.#store);
+    await this.#moveAway();
   }
 
   close(): void {
     clearInterval(this.#timer);
   }
 
+  async #moveAway(): Promise<void> {
+    this.#refuse();
+    const since = this.#drainingSince;
+    if (since === undefined) return;
+    const seconds = (this.#monotonic() - since) / 1000;
+    const { tunnels, log } = this.#parts;
+    if (this.#isLate) this.#newest = tunnels.lastId;
+    if (seconds < BALANCERS_SEE_SECONDS || tunnels.size === 0) return;
+    this.#wave ||= Math.max(LEAST_WAVE, Math.ceil(tunnels.size / WAVES));
+    const moved = await tunnels.moveAway(this.#wave, this.#newest);
+    if (moved > 0) log.info({ moved, left: tunnels.size }, 'draining: tunnels move away');
+  }
+
+  /** CONNECTs, from now on. */
+  #refuse(): void {
+    const isolated = this.#parts.isolation?.reason !== undefined;
+    this.#parts.tunnels.refusing = isolated ? 'isolated' : this.#isLate ? 'draining' : undefined;
+  }
+
+  get #isLate(): boolean {
+    const since = this.#drainingSince;
+    return since !== undefined && this.#monotonic() - since >= DRAIN_DEADLINE_SECONDS * 1000;
+  }
+
   async #beat(): Promise<void> {
     if (this.#beating) return;
     this.#beating = true;
-    const { nodes, announcement, tunnels, lifecycle, log, now } = this.#parts;
+    const { nodes, peers, announcement, tunnels, lifecycle, log, now } = this.#parts;
     const { version, state } = lifecycle.status();
+    const begun = this.#monotonic();
     try {
       const record = await nodes.heartbeat(
-        { ...announcement, tunnels: tunnels.size, version, unready: state === 'stopping' || this.draining },
+        {
+          ...announcement,
+          ...{ tunnels: tunnels.size, version },
+          unready: state === 'stopping' || this.notReady().length > 0,
+        },
         now(),
       );
-      this.#silentSince = undefined;
+      this.#store = { answeredAt: begun, silentSince: undefined };
       this.#take(record.drain);
+      await peers?.look(record.beatAt);
     } catch (error) {
       if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the heartbeat failed');
-      this.#silentSince ??= this.#monotonic();
+      this.#store = { ...this.#store, silentSince: this.#store.silentSince ?? begun };
     } finally {
       this.#beating = false;
     }
@@ -149,7 +184,7 @@ export class NodeLife implements PeerNode {
     this.#drainingSince = drain ? this.#monotonic() : undefined;
     this.#wave = 0;
     this.#newest = this.#parts.tunnels.lastId;
-    if (!drain) this.#parts.tunnels.refusing = undefined;
+    this.#refuse();
     this.#parts.log.info({ drain }, drain ? 'the node drains' : 'the node takes clients again');
   }
 }

@@ -1,7 +1,16 @@
 import 'reflect-metadata';
 import { AuthController, AuthModule, openAuth } from '@sallyport/auth';
 import type { Log, Metrics } from '@sallyport/chassis';
-import type { EventLog, Nodes, NodeService, Sessions, Settings, Upstream } from '@sallyport/cluster';
+import {
+  LoginFailures,
+  MemoryCounters,
+  type EventLog,
+  type Nodes,
+  type NodeService,
+  type Sessions,
+  type Settings,
+  type Upstream,
+} from '@sallyport/cluster';
 import { DownloaderController, DownloaderModule, openDownloader } from '@sallyport/downloader';
 import { PortalController, PortalModule } from '@sallyport/portal';
 import type { UpstreamName } from '@sallyport/tunnel-node';
@@ -38,7 +47,10 @@ export interface Services {
  */
 export async function openServices(parts: ServicesParts): Promise<Services> {
   const { settings, sessions, events, metrics, log, lifecycle, node, now } = parts;
-  const authParts = await openAuth({ settings, sessions, events, metrics, log: log.child({ part: 'auth' }) });
+  const failures = new LoginFailures(new MemoryCounters(now));
+  const authParts = await openAuth({
+    ...{ settings, sessions, events, failures, metrics, log: log.child({ part: 'auth' }) },
+  });
   try {
     const auth = new AuthController(authParts);
     const downloads = await openDownloader({
@@ -53,6 +65,7 @@ export async function openServices(parts: ServicesParts): Promise<Services> {
         node,
         events,
         accounts: authParts.accounts,
+        failures,
         nodes: parts.nodes,
         lifecycle,
         tally,

@@ -15,12 +15,21 @@ import {
   type Settings,
   type Upstream,
 } from '@sallyport/cluster';
-import { createEngine, preflight, prepareHost, recoverHost, type Engine, type Host } from '@sallyport/engine';
+import {
+  createEngine,
+  preflight,
+  prepareHost,
+  recoverHost,
+  type Engine,
+  type Host,
+  type ReturnPath,
+} from '@sallyport/engine';
 import {
   loadCertificates,
   openTunnelNode,
   type Listener,
   type Tunnels,
+  type TunnelsOptions,
   type UpstreamName,
 } from '@sallyport/tunnel-node';
 import type { StateFolder } from './first-run.ts';
@@ -38,6 +47,8 @@ export interface ServingParts extends ProcessParts {
   upstreams: Promise<Record<UpstreamName, Upstream>>;
   /** Of a cluster; absent = all of them, and the session table is this process's own. */
   role?: PeerRole;
+  /** Told of each session that this node took from another process's tunnel, or from one of its own. */
+  onTaken?: TunnelsOptions['onTaken'];
   /** Why balancers should send no new clients here. */
   notReady?: () => string[];
   /** What operators should know and balancers must not act on. */
@@ -48,6 +59,7 @@ export interface Serving {
   tunnels: Tunnels;
   listener: Listener;
   lifecycle: GatewayLifecycle;
+  returnPath: ReturnPath;
 }
 
 export async function openServing(parts: ServingParts): Promise<Serving> {
@@ -62,7 +74,7 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
     openTunnelNode({
       ...{ settings: settings(), certificates, node, sessions, events, engine, metrics, log },
       returnPath: host.returnPath,
-      ...{ supervision: parts.supervision, upstreams: parts.upstreams },
+      ...{ supervision: parts.supervision, upstreams: parts.upstreams, onTaken: parts.onTaken },
     }),
   );
   closers.push(() => tunnelNode.close());
@@ -86,7 +98,7 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
       watching.applied(next, fresh);
     },
   });
-  return { tunnels, listener, lifecycle };
+  return { tunnels, listener, lifecycle, returnPath: host.returnPath };
 }
 
 async function openHost(
@@ -96,14 +108,15 @@ async function openHost(
   closers: Closer[],
 ): Promise<{ engine: Engine; host: Host }> {
   const pools = Object.values(poolsOf(settings)).flat();
-  const { device, returnPath, natAddresses } = settings;
+  const { device, returnPath, natAddresses, clientToClient } = settings;
   const poolRoutes = returnPath !== 'routed';
   await recoverHost(state.path);
   const problems = await preflight({ device, pools });
   if (problems.length > 0) throw new StartError(problems.map((problem) => problem.text).join('\n'));
   const engine = await sentence(
     createEngine({
-      ...{ engine: settings.engine, device, pools, poolRoutes, onLost: deviceLost },
+      ...{ engine: settings.engine, device, pools, poolRoutes, clientToClient },
+      onLost: deviceLost,
       onRestored: () =>
         log.warn({ device }, 'the device was set down or lost its routes; it is as it was again'),
     }),
@@ -114,6 +127,7 @@ async function openHost(
       ...{ device: engine.device, returnPath, natAddresses, pools, stateDir: state.path },
       onProblem: (problem) =>
         log.error({ problem }, 'the routes of clients cannot be set; they are tried again'),
+      onRestored: (count) => log.warn({ count }, 'routes of clients were taken away; they are set again'),
     }),
   );
   closers.push(() => host.close());

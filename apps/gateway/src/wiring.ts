@@ -4,6 +4,8 @@ import { readFileSync } from 'node:fs';
 import { createLog, Metrics, StartError, type Log } from '@sallyport/chassis';
 import {
   fixedAddresses,
+  homeOf,
+  poolsOf,
   readSettings,
   systemClock,
   type Clock,
@@ -92,7 +94,14 @@ export function limitsOf(settings: Settings): SessionLimits {
     maxClients: settings.maxClients,
     connectsPerMinute: settings.connectsPerTokenPerMinute,
     reserved: fixedAddresses(settings),
+    home: homeOfNode(settings),
   };
+}
+
+/** What this node announces as a whole, CIDRs; its sessions get addresses of there first. */
+export function homeOfNode(settings: Settings): string[] {
+  const { number, slices } = settings.node;
+  return homeOf(Object.values(poolsOf(settings)).flat(), number, slices);
 }
 
 /** What these parts throw is one sentence for the operator already. */

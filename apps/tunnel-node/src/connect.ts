@@ -43,6 +43,12 @@ export interface Admitted {
   request: ConnectRequest;
   claim: Claimed;
   mtu: TunnelMtu;
+  /** Who had a tunnel of the session when it was found; absent = nobody. */
+  former?: FormerOwner;
+}
+
+export interface FormerOwner extends NodeIdentity {
+  epoch: Micros;
 }
 
 /** 401 = log in again, 503 = come back later. */
@@ -92,7 +98,9 @@ export async function admit(
     mtuBytes: mtu.mtuBytes,
     seenEpoch: seenEpoch(),
   });
-  return claim.ok ? { ok: true, request, claim, mtu } : { ...refusal(claim.reason), session };
+  if (!claim.ok) return { ...refusal(claim.reason), session };
+  const former = session.state === 'up' && session.lease;
+  return { ok: true, request, claim, mtu, ...(former && { former }) };
 }
 
 /** Several Cookie headers are one, as for other requests. */

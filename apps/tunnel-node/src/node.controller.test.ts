@@ -30,6 +30,8 @@ class FakeNode implements PeerNode {
   release = async (releases: readonly Release[]) => void this.asked.push(releases);
   drain = async (drain: boolean) => drain;
   status = async () => STATUS;
+  silentMs: number | undefined;
+  storeSilence = async () => this.silentMs;
 }
 
 const STATUS: NodeStatus = {
@@ -73,6 +75,11 @@ describe('NodeController', () => {
     direct.list = [TUNNEL];
     assert.deepEqual(await wired.tunnels(), await direct.tunnels());
     assert.deepEqual(await wired.status(), await direct.status());
+    assert.equal(await wired.storeSilence(), undefined);
+    direct.silentMs = 0;
+    assert.equal(await wired.storeSilence(), 0);
+    direct.silentMs = 1234;
+    assert.equal(await wired.storeSilence(), 1234);
     assert.deepEqual([await wired.drain(true), await wired.drain(false)], [true, false]);
     assert.equal(await wired.disconnect(['s1', 's2'], 'server-disconnect'), 2);
     const releases = [{ sessionId: 's1', upToEpoch: 1_790_000_000_123_456_789n }];

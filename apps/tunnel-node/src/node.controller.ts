@@ -4,6 +4,7 @@ import {
   disconnectFrom,
   NODE_SERVICE,
   releasesFrom,
+  silenceMessage,
   statusMessage,
   tunnelMessage,
   WireError,
@@ -51,6 +52,11 @@ export class NodeController {
   @GrpcMethod('NodeService', 'Status')
   async status(): Promise<object> {
     return statusMessage(await this.node.status());
+  }
+
+  @GrpcMethod('NodeService', 'StoreSilence')
+  async storeSilence(): Promise<object> {
+    return silenceMessage(await this.node.storeSilence());
   }
 }
 

@@ -26,6 +26,8 @@ export interface TunnelNodeParts {
   returnPath: ReturnPath;
   /** CONNECT is served before these are there; other requests wait for them. */
   upstreams: Promise<Record<UpstreamName, Upstream>>;
+  /** As of `Tunnels`. */
+  onTaken?: TunnelsOptions['onTaken'] | undefined;
   metrics: Metrics;
   log: Log;
   /** Brings the port, if somebody above holds it. */
@@ -66,6 +68,7 @@ export async function openTunnelNode(parts: TunnelNodeParts): Promise<TunnelNode
     ...{ strap: settings.strap, metrics: nodeMetrics },
     ...tunnelLimits,
     ...(parts.events && { events: parts.events }),
+    ...(parts.onTaken && { onTaken: parts.onTaken }),
     ...(parts.now && { now: parts.now }),
     log: log.child({ part: 'tunnels' }),
   });

@@ -13,6 +13,7 @@ import { HIGH_WATER_BYTES, type ListenerCertificates } from './listener.ts';
 import { TestCertificates } from './testing/certificates.ts';
 import { TestClock } from './testing/clock.ts';
 import { TestClient } from './testing/client.ts';
+import { between, header, ipv4, TestNode, until, untilAsync } from './testing/node.ts';
 import { World, type WorldOptions } from './testing/world.ts';
 import { CONTROL_HIGH_WATER_BYTES } from './tunnel.ts';
 import { CHECKPOINT_SECONDS } from './tunnels.ts';
@@ -588,73 +589,7 @@ describe('Tunnels: what clients say', () => {
 });
 
 async function start(options: WorldOptions = {}) {
-  return new Node(await World.open(certificates, options));
-}
-
-/** The store with some calls replaced. */
-function between(sessions: MemorySessions, calls: Partial<Sessions>): Sessions {
-  return new Proxy<Sessions>(sessions, {
-    get(_target, name) {
-      const given: unknown = Reflect.get(calls, name);
-      if (given !== undefined) return given;
-      const own: unknown = Reflect.get(sessions, name, sessions);
-      return typeof own === 'function' ? (own.bind(sessions) as unknown) : own;
-    },
-  });
-}
-
-class Node {
-  readonly #clients: TestClient[] = [];
-
-  constructor(private readonly world: World) {}
-
-  get tunnels() {
-    return this.world.tunnels;
-  }
-  get sessions() {
-    return this.world.sessions;
-  }
-  get events() {
-    return this.world.events;
-  }
-  get device() {
-    return this.world.device;
-  }
-  session(...input: Parameters<World['session']>) {
-    return this.world.session(...input);
-  }
-  metric(line: string) {
-    return this.world.metric(line);
-  }
-
-  async client(version?: 'TLSv1.2' | 'TLSv1.3'): Promise<TestClient> {
-    const client = await TestClient.tls(this.world.port, version ? { version } : {});
-    this.#clients.push(client);
-    return client;
-  }
-
-  /** A client with a tunnel. */
-  async up(options: { version?: 'TLSv1.2' | 'TLSv1.3'; grant?: Parameters<World['session']>[0] } = {}) {
-    const { token, session } = await this.world.session(options.grant);
-    const client = await this.client(options.version);
-    const answer = await client.connect(token);
-    assert.equal(answer.status, 200);
-    return { client, token, session, address: header(answer.headers, 'X-CSTP-Address') };
-  }
-
-  /** Most bytes that wait for one client. */
-  pending(): number {
-    return this.world.pendingBytes();
-  }
-
-  async [Symbol.asyncDispose]() {
-    for (const client of this.#clients) client.destroy();
-    await this.world.close();
-  }
-}
-
-function header(headers: readonly [string, string][], name: string): string {
-  return headers.find(([key]) => key === name)?.[1] ?? '';
+  return new TestNode(await World.open(certificates, options));
 }
 
 /** X-CSTP headers whose parts do not begin with a capital letter: openconnect would not see them. */
@@ -662,29 +597,6 @@ function spelledWrong(headers: readonly [string, string][]): string[] {
   return headers.map(([name]) => name).filter((name) => !/^X-CSTP(-[A-Z][A-Za-z0-9]*)+$/.test(name));
 }
 
-function ipv4(from: string, to: string, length: number): Buffer {
-  const packet = Buffer.alloc(length);
-  packet[0] = 0x45;
-  packet.writeUInt16BE(length, 2);
-  packet[8] = 64;
-  packet[9] = 17;
-  packet.set(from.split('.').map(Number), 12);
-  packet.set(to.split('.').map(Number), 16);
-  return packet;
-}
-
 function spki(key: KeyObject | undefined): string {
   return key?.export({ type: 'spki', format: 'der' }).toString('base64') ?? '';
-}
-
-function until(condition: () => boolean): Promise<void> {
-  return untilAsync(async () => condition());
-}
-
-async function untilAsync(condition: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 5000;
-  while (!(await condition())) {
-    if (Date.now() > end) assert.fail('did not happen in time');
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }

@@ -18,6 +18,7 @@ import {
   type NodeService,
   type Release,
   type Notice,
+  type Claimed,
   type Session,
   type Sessions,
   type TunnelInfo,
@@ -54,6 +55,8 @@ export interface TunnelsOptions {
   connectsAtOnce?: number;
   /** How often usage and last activity are written to the store. */
   checkpointSeconds?: number;
+  /** Told of each session that this node took from the tunnel of a process, which may be this one. Must not throw. */
+  onTaken?: (from: NodeIdentity, release: Release) => void;
   /** Refusals of sessions go there; claims and ends are the store's to tell. */
   events?: Pick<EventLog, 'append'>;
   metrics: NodeMetrics;
@@ -68,6 +71,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly engine: Engine;
   /** Why no CONNECT is served for now. */
   refusing: Reason | undefined;
+  #announcing = true;
   readonly traffic: Traffic = { rxPackets: 0, rxBytes: 0, txPackets: 0, txBytes: 0 };
   readonly #options: TunnelsOptions;
   readonly #sessions: Sessions;
@@ -107,6 +111,16 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
 
   get size(): number {
     return this.#byId.size;
+  }
+
+  /** False: no address of a tunnel is announced, those of the present ones are withdrawn. */
+  set announcing(wanted: boolean) {
+    if (wanted === this.#announcing) return;
+    this.#announcing = wanted;
+    for (const tunnel of this.#byId.values()) {
+      if (wanted) this.#options.returnPath.announce(tunnel.id, ownedBy(tunnel));
+      else this.#options.returnPath.withdraw(tunnel.id);
+    }
   }
 
   set strap(mode: StrapMode) {
@@ -149,9 +163,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     ]);
   }
 
-  #serve(stream: ClientStream, head: ConnectHead, { request, claim, mtu }: Admitted): string {
+  #serve(stream: ClientStream, head: ConnectHead, { request, claim, mtu, former }: Admitted): string {
     const { session, lease } = claim;
     if (lease.epoch > this.#seenEpoch) this.#seenEpoch = lease.epoch;
+    if (former) this.#options.onTaken?.(former, { sessionId: session.id, upToEpoch: former.epoch });
     const lost = this.#lostAlready(session.id, lease.epoch);
     if (lost === 'superseded') {
       stream.destroy();
@@ -182,7 +197,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#settle(tunnel, { kind: 'park', reason: this.#closing ? 'server-shutdown' : 'connection-lost' });
       return 'connection-lost';
     }
-    this.#attach(tunnel, session);
+    this.#attach(tunnel, claim);
     // 7. answer
     const answer = connectAnswer({
       grant: session.grant,
@@ -201,11 +216,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return claim.resumed ? 'resumed' : 'ok';
   }
 
-  #attach(tunnel: Tunnel, session: Session): void {
+  #attach(tunnel: Tunnel, { session, returning }: Claimed): void {
     const attachment = {
       tunnelId: tunnel.id,
-      ...tunnel.addresses,
-      ipv6PrefixLength: session.grant.ipv6SubnetPrefix,
+      ...ownedBy(tunnel),
       mtuBytes: tunnel.mtuBytes,
       onPackets: (packets: readonly Uint8Array[]) => tunnel.deliver(packets),
     };
@@ -217,7 +231,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       if (evicted === 0) throw error;
       this.engine.attach(attachment);
     }
-    this.#options.returnPath.announce(tunnel.id, attachment);
+    if (this.#announcing) this.#options.returnPath.announce(tunnel.id, attachment, returning);
     this.#byId.set(tunnel.id, tunnel);
     this.#bySession.set(session.id, tunnel);
   }
@@ -430,17 +444,23 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
    */
   async moveAway(count: number, upTo: number): Promise<number> {
     const leaving = [...this.#byId.values()].filter(({ id }) => id <= upTo).slice(0, count);
-    await Promise.all(leaving.map((tunnel) => this.#park(tunnel)));
+    await Promise.all(leaving.map((tunnel) => this.#park(tunnel, 'server-shutdown')));
     return leaving.length;
   }
 
-  #park(tunnel: Tunnel): Promise<unknown> {
+  /** Ends all tunnels like `moveAway`, at once: the store, which cannot be reached, is told later. @returns how many. */
+  abandon(reason: Reason): number {
+    const leaving = [...this.#byId.values()];
+    for (const tunnel of leaving) void this.#park(tunnel, reason);
+    return leaving.length;
+  }
+
+  #park(tunnel: Tunnel, reason: Reason): Promise<unknown> {
     this.#remove(tunnel);
-    this.#options.metrics.tunnelEnded('server-shutdown');
+    this.#options.metrics.tunnelEnded(reason);
     const { session, lease } = tunnel;
-    const parked = this.#tell(() =>
-      this.#sessions.park(session.id, lease, 'server-shutdown', tunnel.usage()),
-    );
+    const usage = tunnel.usage();
+    const parked = this.#tell(() => this.#sessions.park(session.id, lease, reason, usage));
     this.#leave(tunnel);
     return parked;
   }
@@ -451,7 +471,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#closing = true;
     clearInterval(this.#ticker);
     this.#stopNotices();
-    await Promise.all([...this.#byId.values()].map((tunnel) => this.#park(tunnel)));
+    await Promise.all([...this.#byId.values()].map((tunnel) => this.#park(tunnel, 'server-shutdown')));
     this.#publishTraffic();
     const until = performance.now() + CLOSE_MS;
     while (performance.now() < until && [...this.#leaving.keys()].some((stream) => !stream.closed)) {
@@ -460,6 +480,11 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     for (const stream of this.#leaving.keys()) stream.destroy();
     this.#leaving.clear();
   }
+}
+
+/** What the tunnel of a client takes from the network. */
+function ownedBy({ addresses, session }: Tunnel) {
+  return { ...addresses, ipv6PrefixLength: session.grant.ipv6SubnetPrefix };
 }
 
 const TICK_MS = 1000;

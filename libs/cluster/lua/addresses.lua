@@ -250,6 +250,54 @@ local function rested(family, pool, length, since)
   return nil
 end
 
+-- The home of the claiming node (home-slices.ts): by family its slices, first and last address and prefix length.
+local HOME = ARGS.home or {}
+local LEAST_SLICE_BITS = 3
+
+-- Of a pool what is at home: all of it, or the slices that lie in it. Blocks of addresses lie in each other or apart.
+local function partsAtHome(family, pool, length)
+  local parts = {}
+  if pool.size == 0 then return parts end
+  local prefix, ending = length - pool.bits, endOf(family, pool.last, length)
+  for _, slice in ipairs(HOME[family] or {}) do
+    if slice.prefix <= prefix then
+      if slice.first <= pool.base and pool.base <= slice.last then return { pool } end
+    elseif length - slice.prefix >= LEAST_SLICE_BITS and pool.base <= slice.first and slice.first <= ending then
+      local isFirst, isLast = slice.first == pool.base, slice.last > ending
+      local from = isFirst and pool.from or 0
+      parts[#parts + 1] = {
+        cidr = pool.cidr,
+        base = slice.first,
+        first = isFirst and pool.first or slice.first,
+        last = isLast and pool.last or truncated(slice.last, length),
+        from = from,
+        size = 2 ^ (length - slice.prefix) - from - (isLast and 1 or 0),
+        bits = length - slice.prefix,
+        shift = pool.shift,
+      }
+    end
+  end
+  return parts
+end
+
+-- One of this part of a pool that rests since `since`: the longest, or else one from a random place on.
+local function restedAtHome(family, part, length, since)
+  local block = rested(family, part, length, since)
+  if block then return block end
+  local at = part.bits <= SMALL_BITS and blocksOf(family, part)(randomOffset(part)) or draw(part)
+  for _, range in ipairs({ { at, part.last }, { part.first, at } }) do
+    local key, from, to = KEY .. 'rest' .. family, '[' .. range[1], '[' .. range[2] .. '\255'
+    for _, entry in ipairs(redis.call('ZRANGEBYLEX', key, from, to, 'LIMIT', 0, WINDOW_ENTRIES)) do
+      local freed = redis.call('ZSCORE', poolKey(part.cidr), entry)
+      if freed and tonumber(freed) <= since and tonumber(string.sub(entry, -2), 16) == length then
+        local found = string.sub(entry, 1, -3)
+        if not occupant(family, found, length) and not isReserved(family, found, length) then return found end
+      end
+    end
+  end
+  return nil
+end
+
 local function holderKey(record)
   return cjson.encode({ record.u, record.p })
 end
@@ -276,12 +324,26 @@ local function chooseBlock(family, record, plan, leaving)
     return nil, 'address-taken'
   end
   sticky = sticky or redis.call('HGET', KEY .. 'last' .. family, holderKey(record))
-  if sticky and #sticky == WIDTH[family] + 2 and tonumber(string.sub(sticky, -2), 16) == length then
+  local function stickyIn(pools)
+    if not sticky or #sticky ~= WIDTH[family] + 2 or tonumber(string.sub(sticky, -2), 16) ~= length then return nil end
     local block = string.sub(sticky, 1, -3)
-    for _, pool in ipairs(wish.pools) do
+    for _, pool in ipairs(pools) do
       if within(pool, block) and isFree(block) and not isReserved(family, block, length) then return block end
     end
+    return nil
   end
+  local home = {}
+  for _, pool in ipairs(wish.pools) do
+    for _, part in ipairs(partsAtHome(family, pool, length)) do home[#home + 1] = part end
+  end
+  local own = stickyIn(home)
+  if own then return own end
+  for _, part in ipairs(home) do
+    local block = neverUsed(family, part, length) or restedAtHome(family, part, length, NOW - REUSE_MICROS)
+    if block then return block end
+  end
+  own = stickyIn(wish.pools)
+  if own then return own end
   for _, pool in ipairs(wish.pools) do
     local block = neverUsed(family, pool, length) or rested(family, pool, length, NOW - REUSE_MICROS)
     if block then return block end

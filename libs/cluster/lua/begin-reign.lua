@@ -5,6 +5,12 @@ if META[2] == REIGN then return { HEAD } end
 local window = tonumber(HEADER.window)
 local closes = window > 0 and digits(NOW + window) or ''
 redis.call('HSET', KEYS[1], 'v', VERSION, 'reign', REIGN, 'until', closes)
+local restore = tonumber(HEADER.restore or '0')
+if restore > 0 then
+  redis.call('HSET', KEYS[1], 'restoring', digits(NOW + restore))
+else
+  redis.call('HDEL', KEYS[1], 'restoring')
+end
 redis.call('DEL', KEY .. 'expected')
 local newest = 0
 local beats = {}

@@ -30,6 +30,6 @@ if redis.call('EXISTS', KEY .. 'events:hold-stats') == 1 then return { HEAD, 1 }
 count(record, ARGS.usage)
 record.n = record.n + 1
 record.op = ARGS.op
-redis.call('SET', KEY .. 's:' .. ARGS.id, cjson.encode(record))
+save(ARGS.id, record)
 emit(ARGS.id, record, 'stats', NOW, usageText(record))
 return { HEAD, 1 }

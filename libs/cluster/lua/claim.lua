@@ -43,14 +43,14 @@ for _, family in ipairs(FAMILIES) do
 end
 
 -- `told`: may the claiming node itself have mail because of this claim?
-local function claimed(text, resumed, fresh, told)
+local function claimed(text, resumed, fresh, told, returning)
   local offered = (wanted['4'] and '4' or '') .. (wanted['6'] and '6' or '')
-  return { HEAD, 'claimed', digits(AWAY), id, text, offered, resumed, fresh, told and '1' or '0' }
+  return { HEAD, 'claimed', digits(AWAY), id, text, offered, resumed, fresh, told and '1' or '0', returning and '1' or '0' }
 end
 
 -- 1. The same connection again.
 if record.st == 'u' and record.lc == ARGS.c then
-  return claimed(cjson.encode(record), earlier and earlier.resumed or '1', '0', true)
+  return claimed(cjson.encode(record), earlier and earlier.resumed or '1', '0', true, false)
 end
 -- 2. Closed, or past one of its lifetimes.
 if record.st == 'c' then return { HEAD, 'refused', TOLD[record.er] and record.er or 'token-unknown' } end
@@ -181,4 +181,5 @@ emit(id, after, 'claimed', NOW, '"lease":{"name":' .. cjson.encode(ARGS.node) ..
   .. '],"mtuBytes":' .. (after.m or '0') .. ',"resumed":' .. tostring(resumed) .. ',"moved":' .. tostring(moved))
 if record.st == 'u' then tell(record.ln, record.li, id, number(record, 'le'), 'superseded') end
 remember(1, resumed and 1 or 0)
-return claimed(cjson.encode(after), resumed and '1' or '0', fresh and '1' or '0', told or ofClaimer(record))
+return claimed(cjson.encode(after), resumed and '1' or '0', fresh and '1' or '0', told or ofClaimer(record),
+  resumed and not moved and not fresh)

@@ -26,10 +26,11 @@ function ACTIONS.unlease()
   return { HEAD }
 end
 
--- REIGN, count from to at of the gap, then id k t d of each entry.
+-- REIGN, count from to at of the gap, whether the topics are those of this reign (restore.lua), then id k t d of each entry.
 function ACTIONS.read()
   local gap = redis.call('HMGET', GAP, 'count', 'from', 'to', 'at')
-  local reply = { HEAD, REIGN, tonumber(gap[1] or 0), gap[2] or '', gap[3] or '', gap[4] or '' }
+  local reply = { HEAD, REIGN, tonumber(gap[1] or 0), gap[2] or '', gap[3] or '', gap[4] or '',
+    redis.call('HGET', KEYS[1], 'restored') == REIGN and 1 or 0 }
   for _, entry in ipairs(redis.call('XRANGE', STREAM, '-', '+', 'COUNT', ARGS.limit)) do
     local fields = {}
     for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
@@ -48,7 +49,9 @@ function ACTIONS.trim()
 end
 
 function ACTIONS.size()
-  return { HEAD, redis.call('XLEN', STREAM), redis.call('MEMORY', 'USAGE', STREAM) or 0 }
+  local oldest = redis.call('XRANGE', STREAM, '-', '+', 'COUNT', 1)[1]
+  local lag = oldest and math.max(0, math.floor(NOW / 1000) - tonumber(string.match(oldest[1], '^%d+'))) or 0
+  return { HEAD, redis.call('XLEN', STREAM), redis.call('MEMORY', 'USAGE', STREAM) or 0, lag }
 end
 
 function ACTIONS.hold()

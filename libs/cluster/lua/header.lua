@@ -3,7 +3,8 @@
 -- KEYS[1]  {CLUSTER}:meta; all other keys have the same tag and so the same slot
 -- ARGV[1]  JSON: clock (µs as text; '' = Redis TIME), reign ('' = the server's replication id), seed (of random draws),
 --          away (µs without a sign of life that count as "the store was away"; 0 = off), window (µs that nodes have to
---          assert their tunnels in a new reign), events (length at which the event stream loses its oldest; 0 = never)
+--          assert their tunnels in a new reign), restore (µs that the rest may take to come back from Kafka; 0 = there is
+--          no Kafka), events (length at which the event stream loses its oldest; 0 = never)
 -- ARGV[2]  JSON: what the script itself takes
 --
 -- Numbers in µs and bytes are doubles here: exact up to 2^53, which µs since 1970 reach in the year 2255.
@@ -43,7 +44,7 @@ local REIGN, PRIMARY, REPLICAS = readServer()
 local HEAD = REPLICAS .. ' ' .. REIGN
 if not PRIMARY then return redis.error_reply('READONLY this server is a replica') end
 
-local META = redis.call('HMGET', KEYS[1], 'v', 'reign', 'alive', 'away', 'until')
+local META = redis.call('HMGET', KEYS[1], 'v', 'reign', 'alive', 'away', 'until', 'restoring')
 if META[1] and tonumber(META[1]) > VERSION then
   return redis.error_reply('NEWER keys of version ' .. META[1])
 end
@@ -64,7 +65,12 @@ local function markAlive()
   redis.call('HSET', KEYS[1], 'alive', digits(NOW))
 end
 
--- Nodes still assert what they have: what is not here may be forgotten, not unknown (CLUSTER.md C1).
+local function isOpen(deadline)
+  return deadline and deadline ~= '' and NOW < tonumber(deadline)
+end
+
+-- Nodes still assert what they have, or what no node has is still being restored (restore.lua): what is not here may be
+-- forgotten, not unknown (CLUSTER.md C1).
 local function isAsserting()
-  return META[5] and META[5] ~= '' and NOW < tonumber(META[5])
+  return isOpen(META[5]) or isOpen(META[6])
 end

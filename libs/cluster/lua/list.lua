@@ -1,5 +1,5 @@
--- A page of the sessions that are not closed, whole users at a time: one that changes its state meanwhile is not missed.
--- `prefix`: only those whose id begins so.
+-- A page of the ids of sessions that are not closed, whole users at a time: one that changes its state meanwhile is not
+-- missed. `prefix`: only those whose id begins so.
 local bytes = math.ceil(#ARGS.prefix / 2)
 local from = ARGS.from == '' and '-' or '(' .. bin(ARGS.from)
 local members = redis.call('ZRANGEBYLEX', KEY .. 'users', from, '+', 'LIMIT', 0, ARGS.limit)
@@ -13,13 +13,9 @@ if #members == ARGS.limit then
 else
   last = nil
 end
-local reply = { HEAD, digits(AWAY), last and hex(last) or '' }
+local reply = { HEAD, last and hex(last) or '' }
 for _, member in ipairs(members) do
   local first = bytes == 0 and '' or string.sub(hex(string.sub(member, -16, -17 + bytes)), 1, #ARGS.prefix)
-  if first == ARGS.prefix then
-    local id = idOfMember(member)
-    reply[#reply + 1] = id
-    reply[#reply + 1] = cjson.encode(load(id))
-  end
+  if first == ARGS.prefix then reply[#reply + 1] = idOfMember(member) end
 end
 return reply

@@ -21,10 +21,10 @@ local function forget(id)
   if address then redis.call('ZREM', addressKey(address), id) end
 end
 
--- A thousand at a time: each added login pays for what went before it.
+-- Two hundred at a time: each added login pays for what went before it.
 local function forgetOld()
   for _, key in ipairs({ PENDING, GRANTED }) do
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', NOW_MILLIS, 'LIMIT', 0, 1000)) do forget(id) end
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', NOW_MILLIS, 'LIMIT', 0, 200)) do forget(id) end
   end
 end
 

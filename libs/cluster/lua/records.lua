@@ -1,4 +1,5 @@
--- Session records and what follows from them. A record is JSON text with short names; '' and '0' are left out:
+-- Session records and what follows from them. Scripts and their callers know a record by short names, as texts; '' and
+-- '0' are left out. How it is stored: `packed`.
 --   v version       t token hash   u user      p profile   g key of its grant
 --   ca cu cp ch     client: address, user agent, platform, host name
 --   st state        a authed, u up, p parked, c closed
@@ -13,12 +14,20 @@
 
 local FAMILIES = { '4', '6' }
 
+local BINS = {}
+-- Remembers: one script asks for the same id many times.
 local function bin(hex)
-  return (string.gsub(hex, '%x%x', function(pair) return string.char(tonumber(pair, 16)) end))
+  local known = BINS[hex]
+  if known then return known end
+  local bytes = {}
+  for i = 1, #hex, 2 do bytes[#bytes + 1] = tonumber(string.sub(hex, i, i + 1), 16) end
+  known = string.char(unpack(bytes))
+  BINS[hex] = known
+  return known
 end
 
 local function hex(bytes)
-  return (string.gsub(bytes, '.', function(byte) return string.format('%02x', string.byte(byte)) end))
+  return string.format(string.rep('%02x', #bytes), string.byte(bytes, 1, -1))
 end
 
 local function number(record, name)
@@ -30,12 +39,68 @@ local function put(record, name, value)
   record[name] = value
 end
 
+-- The stored form: MessagePack values in this order, '' for what is not there, none after the last one that is. Half the
+-- size of JSON, and faster. New fields go to the end.
+local STORED = {
+  'v', 'n', 'st', 'c', 't', 'u', 'p', 'g', 'ca', 'cu', 'cp', 'ch', 'k', 'ln', 'li', 'le', 'lc', 'b4', 'b6', 'm', 'up', 'ac',
+  'pk', 'rx', 'tx', 'rt', 'tt', 'aw', 'op', 'a4', 'a6', 'en', 'er',
+}
+local IS_HEX = { t = true, b4 = true, b6 = true }
+local IS_NUMBER = { c = true, le = true, m = true, pk = true, rx = true, tx = true, rt = true, tt = true, aw = true, en = true }
+-- Times that are near the epoch, mostly the same: the distance from it.
+local IS_NEAR = { up = true, ac = true }
+
+local function packed(record)
+  local values, last, epoch = {}, 0, number(record, 'le')
+  for i, name in ipairs(STORED) do
+    local value = record[name]
+    if value == nil then
+      value = ''
+    else
+      last = i
+      if IS_HEX[name] then
+        value = bin(value)
+      elseif IS_NUMBER[name] then
+        value = tonumber(value)
+      elseif IS_NEAR[name] then
+        value = tonumber(value) - epoch
+      end
+    end
+    values[i] = value
+  end
+  return cmsgpack.pack(unpack(values, 1, last))
+end
+
+local function unpacked(text)
+  -- JSON, as records were stored before.
+  if string.sub(text, 1, 1) == '{' then return cjson.decode(text) end
+  local record, values = {}, { cmsgpack.unpack(text) }
+  for i, name in ipairs(STORED) do
+    local value = values[i]
+    if value ~= nil and value ~= '' then
+      if IS_HEX[name] then
+        value = hex(value)
+      elseif IS_NUMBER[name] then
+        value = digits(value)
+      elseif IS_NEAR[name] then
+        value = digits(value + number(record, 'le'))
+      end
+      record[name] = value
+    end
+  end
+  return record
+end
+
 local function load(id)
   local text = redis.call('GET', KEY .. 's:' .. id)
   if not text then return nil end
-  local record = cjson.decode(text)
+  local record = unpacked(text)
   if record.v > VERSION then stop('NEWER session record of version ' .. record.v) end
   return record
+end
+
+local function save(id, record)
+  redis.call('SET', KEY .. 's:' .. id, packed(record))
 end
 
 -- The session of ARGS.id; where a token is given, only if it is that one's.
@@ -196,7 +261,7 @@ local function transition(id, before, after)
     if is and is ~= 'c' then redis.call('HINCRBY', KEYS[1], is, 1) end
   end
   if after then
-    redis.call('SET', key, cjson.encode(after))
+    save(id, after)
     if not before then redis.call('HINCRBY', KEY .. 'g:' .. after.g, 'r', 1) end
     return
   end

@@ -20,7 +20,7 @@ export type AccountOrder =
 
 /** What a user would get with a login now, and which scope of the configuration says so. */
 export interface PolicyExplained {
-  /** Does users-file know him? */
+  /** Is he in users-file, or was he added? */
   known: boolean;
   locked: boolean;
   groups: string[];
@@ -41,6 +41,10 @@ export interface PolicyValue {
 
 /** @param profile '' = the default one. */
 export type ExplainPolicy = (user: string, profile: string) => Promise<PolicyExplained>;
+
+/** For an operator on a tunnel node. */
+export const ONLY_AT_AUTH =
+  'a tunnel node may lock users and change nothing else: run this on a machine of auth, with -s the socket of auth';
 
 /** As it travels. @returns undefined: the verb is none of ours. */
 export function accountOrder(request: {

@@ -6,6 +6,7 @@
  *   4. a free one, pool after pool: at random among those never used (CLUSTER.md C1: never "the first"), then the one
  *      that rests longest; one that another user had less than REUSE_DELAY_SECONDS ago only when nothing else is left.
  *      3 and 4 never give a reserved one: it is the fixed address of somebody who may come
+ * A node that has a home (home-slices.ts) looks there first, with 3 and with 4.
  *
  * Of a pool clients never get the network address, the IPv4 broadcast address and the first host, which is the
  * gateway's (`gatewayOf`). In a /31 and a /127 that is the lower one. A pool of one address gives it to a client.
@@ -25,6 +26,7 @@ import {
   type Grant,
   type Reason,
 } from '@sallyport/protocol';
+import { isUsableSlice } from './home-slices.ts';
 import type { Families, Family } from './session-decisions.ts';
 import { FAMILIES, seconds } from './session-decisions.ts';
 import type { Micros, Session, SessionAddresses } from './session.ts';
@@ -88,6 +90,13 @@ export class AddressBook {
     const values = { ipv4: new Set<bigint>(), ipv6: new Set<bigint>() };
     for (const address of addresses) values[familyOf(bytesOf(address))].add(parseAddress(address));
     for (const family of FAMILIES) this.#spaces[family].reserve(values[family]);
+  }
+
+  /** @param prefixes CIDRs: the home of the node that claims. */
+  settle(prefixes: readonly string[]): void {
+    const blocks = prefixes.map(parseCidr);
+    this.#spaces.ipv4.settle(blocks.filter((block) => block.bits === 32));
+    this.#spaces.ipv6.settle(blocks.filter((block) => block.bits === 128));
   }
 
   /** The pools of these grants. */
@@ -181,6 +190,9 @@ class AddressSpace {
   /** By length: block to number of taken blocks inside it that are smaller. Only IPv6 has several lengths. */
   readonly #inside = new Map<number, Map<bigint, number>>();
   readonly #pools = new Map<string, Pool>();
+  #home: readonly AddressBlock[] = [];
+  /** By pool and length: its parts that are at home. Filled when asked for. */
+  readonly #homeParts = new Map<string, readonly Pool[]>();
   #reserved: ReadonlySet<bigint> = new Set();
   /** By length: the blocks that reserved addresses lie in. Filled when asked for. */
   readonly #reservedBlocks = new Map<number, Set<bigint>>();
@@ -202,20 +214,20 @@ class AddressSpace {
         : { ok: false, reason: 'address-taken' };
     }
     const pools = wish.pools.map((cidr) => this.pool(cidr, wish.length));
-    const last = this.#lastOf.get(userKey(wish));
-    if (last !== undefined && last.length === wish.length && pools.some((pool) => holds(pool, last.block))) {
-      if (this.#isOpen(last.block, last.length))
-        return { ok: true, address: this.#address(last.block, last.length) };
-    }
-    for (const pool of pools) {
-      const block = this.#neverUsed(pool) ?? this.#rested(pool, wish, now - seconds(REUSE_DELAY_SECONDS));
-      if (block !== undefined) return { ok: true, address: this.#address(block, wish.length) };
-    }
-    for (const pool of pools) {
-      const block = this.#rested(pool, wish, now);
-      if (block !== undefined) return { ok: true, address: this.#address(block, wish.length) };
-    }
-    return { ok: false, reason: 'pool-empty' };
+    const home = wish.pools.flatMap((cidr) => this.#partsAtHome(cidr, wish.length));
+    const block =
+      this.#sticky(wish, home) ??
+      this.#unhurried(home, wish, now) ??
+      this.#sticky(wish, pools) ??
+      this.#unhurried(pools, wish, now) ??
+      firstOf(pools, (pool) => this.#rested(pool, wish, now));
+    if (block === undefined) return { ok: false, reason: 'pool-empty' };
+    return { ok: true, address: this.#address(block, wish.length) };
+  }
+
+  settle(home: readonly AddressBlock[]): void {
+    this.#home = home;
+    this.#homeParts.clear();
   }
 
   reserve(addresses: ReadonlySet<bigint>): void {
@@ -270,13 +282,39 @@ class AddressSpace {
     const key = `${cidr} ${length}`;
     const known = this.#pools.get(key);
     if (known !== undefined) return known;
-    const pool = parsePool(cidr, length);
-    for (const block of this.#taken.get(length)?.keys() ?? []) if (holds(pool, block)) pool.used++;
-    for (const resting of this.#resting.values()) {
-      if (resting.length === length && holds(pool, resting.block)) pool.resting++;
-    }
+    const pool = this.#counted(parsePool(cidr, length));
     this.#pools.set(key, pool);
     return pool;
+  }
+
+  #counted(pool: Pool): Pool {
+    for (const block of this.#taken.get(pool.length)?.keys() ?? []) if (holds(pool, block)) pool.used++;
+    for (const resting of this.#resting.values()) {
+      if (resting.length === pool.length && holds(pool, resting.block)) pool.resting++;
+    }
+    return pool;
+  }
+
+  #partsAtHome(cidr: string, length: number): readonly Pool[] {
+    const key = `${cidr} ${length}`;
+    const known = this.#homeParts.get(key);
+    if (known !== undefined) return known;
+    const parts = partsAtHome(cidr, length, this.#home).map((part) => this.#counted(part));
+    this.#homeParts.set(key, parts);
+    return parts;
+  }
+
+  /** The last one of the user and profile. */
+  #sticky(wish: Wish, pools: readonly Pool[]): bigint | undefined {
+    const last = this.#lastOf.get(userKey(wish));
+    if (last?.length !== wish.length || !pools.some((pool) => holds(pool, last.block))) return undefined;
+    return this.#isOpen(last.block, last.length) ? last.block : undefined;
+  }
+
+  /** One that no other user had lately. */
+  #unhurried(pools: readonly Pool[], wish: Wish, now: Micros): bigint | undefined {
+    const until = now - seconds(REUSE_DELAY_SECONDS);
+    return firstOf(pools, (pool) => this.#neverUsed(pool) ?? this.#rested(pool, wish, until));
   }
 
   #neverUsed(pool: Pool): bigint | undefined {
@@ -360,6 +398,8 @@ class AddressSpace {
 
   #forPools(block: bigint, length: number, change: (pool: Pool) => void): void {
     for (const pool of this.#pools.values()) if (pool.length === length && holds(pool, block)) change(pool);
+    for (const parts of this.#homeParts.values())
+      for (const part of parts) if (part.length === length && holds(part, block)) change(part);
   }
 
   #block(address: string, length: number): bigint {
@@ -405,11 +445,48 @@ export function parsePool(cidr: string, length: number): Pool {
   return { first, last, length, size, used: 0, resting: 0 };
 }
 
+/** Of a pool what is at home: all of it, or the slices that lie in it. */
+function partsAtHome(cidr: string, length: number, home: readonly AddressBlock[]): Pool[] {
+  const whole = parseCidr(cidr);
+  const pool = parsePool(cidr, length);
+  if (home.some((slice) => slice.prefix <= whole.prefix && covers(slice, whole.base))) return [pool];
+  const host = BigInt(whole.bits - length);
+  return home
+    .filter((slice) => isUsableSlice(slice.prefix, length) && covers(whole, slice.base))
+    .map((slice) => {
+      const from = slice.base >> host;
+      const to = from + (1n << BigInt(length - slice.prefix)) - 1n;
+      const first = from > pool.first ? from : pool.first;
+      const last = to < pool.last ? to : pool.last;
+      return { first, last, length, size: last < first ? 0n : last - first + 1n, used: 0, resting: 0 };
+    });
+}
+
+function covers(block: AddressBlock, address: bigint): boolean {
+  const host = BigInt(block.bits - block.prefix);
+  return block.base >> host === address >> host;
+}
+
+function firstOf<T>(pools: readonly Pool[], find: (pool: Pool) => T | undefined): T | undefined {
+  for (const pool of pools) {
+    const found = find(pool);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
 function holds(pool: Pool, block: bigint): boolean {
   return block >= pool.first && block <= pool.last;
 }
 
-function parseCidr(cidr: string): { bits: number; base: bigint; prefix: number } {
+interface AddressBlock {
+  /** Of an address. */
+  bits: number;
+  base: bigint;
+  prefix: number;
+}
+
+function parseCidr(cidr: string): AddressBlock {
   const block = parseBlock(cidr);
   if (!block) throw new Error(`${cidr} is no block of addresses`);
   return { bits: block.network.length * 8, base: toBigint(block.network), prefix: block.prefixLength };

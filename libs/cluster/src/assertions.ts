@@ -20,12 +20,6 @@ export interface Assertions {
    * @returns one verdict per session, in order.
    */
   assert(node: NodeIdentity, sessions: readonly Session[]): Promise<AssertionVerdict[]>;
-
-  /**
-   * Writes sessions that no node holds (parked, authed, closed) and that the table lacks, from a copy such as the topic
-   * of session state. Call it before the nodes have asserted, or what they wait for is missing. @returns how many are there
-   */
-  restore(sessions: readonly Session[]): Promise<number>;
 }
 
 export type AssertionVerdict =

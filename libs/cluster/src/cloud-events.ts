@@ -75,6 +75,9 @@ const STREAM_TYPES = {
   resynced: 'sallyport.events.resynced.v1',
 } as const;
 
+/** What the compacted topic holds. */
+export const STATE_TYPE = STREAM_TYPES.state;
+
 type OccurrenceType = `sallyport.${Occurrence['type']}.v1`;
 
 export type CloudEventType =

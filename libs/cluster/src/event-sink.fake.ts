@@ -1,5 +1,5 @@
-import type { FactSink, SinkMark, SinkMessage, SinkTopic } from './event-sink.ts';
-import { MessageRefused, SinkUnavailable, WriterFenced } from './event-sink.ts';
+import type { FactSink, SinkMark, SinkMessage, SinkTopic, StateIndex, StateMark } from './event-sink.ts';
+import { markOf, STATE_GAP_KEY, MessageRefused, SinkUnavailable, WriterFenced } from './event-sink.ts';
 
 /** Kafka's topics in memory, for several writers. */
 export class FakeTopics {
@@ -75,8 +75,24 @@ export class FakeSink implements FactSink {
     return this.#topics.marks.get(reign) ?? '';
   }
 
-  async stateKeys(): Promise<Set<string>> {
-    return new Set(this.#topics.state.keys());
+  async stateIndex(): Promise<StateIndex> {
+    if (this.#topics.down) throw new SinkUnavailable('Kafka is away');
+    const marks = new Map<string, StateMark>();
+    for (const [at, { key, value, headers }] of this.#topics.of('state').entries()) {
+      if (key === null || key === STATE_GAP_KEY) continue;
+      const mark = markOf(headers.ce_id ?? '', 0, BigInt(at));
+      if (value === null || mark === undefined) marks.delete(key);
+      else marks.set(key, mark);
+    }
+    return { marks, gap: this.#topics.state.has(STATE_GAP_KEY) };
+  }
+
+  async stateRecords(
+    marks: ReadonlyMap<string, StateMark>,
+    deliver: (sessionId: string, value: string) => Promise<void>,
+  ): Promise<void> {
+    const messages = this.#topics.of('state');
+    for (const [id, { offset }] of marks) await deliver(id, messages[Number(offset)]?.value ?? '');
   }
 
   async close(): Promise<void> {

@@ -1,3 +1,5 @@
+import type { Micros } from './session.ts';
+
 /** Where a message goes: the facts in order, the newest record of each session (compacted), what could not be sent. */
 export type SinkTopic = 'facts' | 'state' | 'dead';
 
@@ -16,6 +18,21 @@ export interface SinkMessage {
 export interface SinkMark {
   reign: string;
   entryId: string;
+}
+
+/** Where the newest record of a session stands, and its number. */
+export interface StateMark {
+  partition: number;
+  offset: bigint;
+  epoch: Micros;
+  n: number;
+}
+
+export interface StateIndex {
+  /** By session id; without those that have ended. */
+  marks: Map<string, StateMark>;
+  /** Facts were given up and the table was not written anew since: it may hold sessions that have ended. */
+  gap: boolean;
 }
 
 /**
@@ -38,8 +55,13 @@ export interface FactSink {
   write(messages: readonly SinkMessage[], mark?: SinkMark): Promise<void>;
   /** Id of the newest stream entry that was written in this reign; '' = none. Only right after `open`. */
   mark(reign: string): Promise<string>;
-  /** Keys that have a value in the topic of records. */
-  stateKeys(): Promise<Set<string>>;
+  /** What the topic of records holds, after all that this writer has written. */
+  stateIndex(): Promise<StateIndex>;
+  /** Delivers the records at these marks, one after the other. */
+  stateRecords(
+    marks: ReadonlyMap<string, StateMark>,
+    deliver: (sessionId: string, value: string) => Promise<void>,
+  ): Promise<void>;
   /** Idempotent. */
   close(): Promise<void>;
 }
@@ -75,3 +97,15 @@ export class MessageRefused extends Error {
     this.name = 'MessageRefused';
   }
 }
+
+/** Key of the topic of records that has a value while `StateIndex.gap`. */
+export const STATE_GAP_KEY = 'gap';
+
+/** @param id `ce_id` of a record: SESSION/EPOCH/N/state. @returns undefined = it is none. */
+export function markOf(id: string, partition: number, offset: bigint): StateMark | undefined {
+  const [, epoch, n] = STATE_ID.exec(id) ?? [];
+  if (epoch === undefined || n === undefined) return undefined;
+  return { partition, offset, epoch: BigInt(epoch), n: Number(n) };
+}
+
+const STATE_ID = /\/(\d{1,20})\/(\d{1,15})\/state$/;

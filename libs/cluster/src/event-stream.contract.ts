@@ -106,6 +106,15 @@ export function eventStreamContract(
       assert.equal((await stream.read(1)).gap, undefined);
     });
 
+    on('says how long the oldest entry has waited', async ({ stream, append, pass }) => {
+      assert.equal((await stream.size()).lagMillis, 0);
+      await append(fact(1));
+      await pass(50);
+      await append(fact(2));
+      const { lagMillis } = await stream.size();
+      assert.ok(lagMillis >= 40, `${lagMillis}`);
+    });
+
     on('counts entries and bytes', async ({ stream, append }) => {
       assert.equal((await stream.size()).entries, 0);
       for (let n = 1; n <= 200; n++)

@@ -7,6 +7,7 @@ export class FakeEventStream implements EventStream {
   entries: StreamEntry[] = [];
   reign = 'reign-1';
   statsHeld = false;
+  settled = true;
   /** While set, every call rejects. */
   down = false;
   /** The next trims reject: Kafka has the facts and the store did not hear of it. */
@@ -38,7 +39,12 @@ export class FakeEventStream implements EventStream {
 
   async read(limit: number): Promise<StreamBatch> {
     this.#check();
-    return { reign: this.reign, gap: this.#gap, entries: this.entries.slice(0, limit) };
+    return {
+      reign: this.reign,
+      settled: this.settled,
+      gap: this.#gap,
+      entries: this.entries.slice(0, limit),
+    };
   }
 
   async trim(holder: string, reign: string, upTo: string): Promise<boolean> {
@@ -55,7 +61,9 @@ export class FakeEventStream implements EventStream {
   async size(): Promise<StreamSize> {
     this.#check();
     const bytes = this.entries.reduce((sum, entry) => sum + entry.data.length + 50, 0);
-    return { entries: this.entries.length, bytes };
+    const [oldest] = this.entries;
+    const lagMillis = oldest === undefined ? 0 : this.now - Number.parseInt(oldest.id, 10);
+    return { entries: this.entries.length, bytes, lagMillis };
   }
 
   async holdStats(hold: boolean): Promise<void> {

@@ -2,12 +2,14 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { decodeEntry } from './cloud-events.ts';
 import { eventStreamContract } from './event-stream.contract.ts';
+import { compareEntryIds } from './event-stream.ts';
 import { RedisEventStream } from './event-stream.redis.ts';
 import { RedisServer, startSentinelGroup } from './redis-server.fake.ts';
 import { Redis } from './redis.ts';
 import { sampleClaim, sampleLogin } from './session.fake.ts';
 import { RedisSessions } from './sessions.redis.ts';
 import { StoreUnavailable } from './sessions.ts';
+import { StreamCap, type StreamLevel } from './stream-cap.ts';
 
 describe('the event stream in a real Redis', () => {
   let server: RedisServer;
@@ -58,6 +60,58 @@ describe('the event stream in a real Redis', () => {
   });
 });
 
+describe('the cap of the stream in a real Redis', () => {
+  it('stops interim statistics first, then replaces the oldest facts by one gap that names them', async (t) => {
+    const server = await RedisServer.start();
+    t.after(() => server.stop());
+    const redis = await Redis.open(server.settings, { windowMicros: 0n });
+    t.after(() => redis.close());
+    const sessions = new RedisSessions({ redis });
+    const stream = new RedisEventStream(redis);
+    const cap = new StreamCap(stream, CAP_BYTES);
+    const { id } = await sessions.create(sampleLogin('aa'.repeat(32)));
+    const claimed = await sessions.claim(sampleClaim('aa'.repeat(32), 'c1'));
+    assert.ok(claimed.ok);
+    const fill = async (until: (level: StreamLevel) => boolean) => {
+      for (let n = 0; n < 2000; n++) {
+        await redis.call('XADD', `${redis.prefix}events`, '*', 'k', '', 't', 'x', 'd', 'x'.repeat(1000));
+        if (n % 10 > 0) continue;
+        const size = await cap.check();
+        assert.ok(size.bytes <= CAP_BYTES * 1.1, `${size.bytes}`);
+        if (until(size.level)) return size;
+      }
+      return assert.fail('the cap was never reached');
+    };
+    const checkpoint = async (rxBytes: bigint) => {
+      const before = (await stream.size()).entries;
+      await sessions.checkpoint(id, claimed.lease, { rxBytes, txBytes: 0n, activeAt: 0n });
+      return (await stream.size()).entries - before;
+    };
+
+    assert.equal(await checkpoint(1n), 1);
+    const [first] = (await stream.read(1)).entries;
+    await fill((level) => level === 'stats-held');
+    assert.equal(await checkpoint(2n), 0, 'statistics are left out');
+    assert.equal((await stream.read(1)).gap, undefined, 'and nothing is given up yet');
+    const { entries } = await fill((level) => level === 'full');
+    const { gap, entries: left } = await stream.read(100_000);
+    assert.ok(gap && gap.count > 0);
+    assert.equal(gap.from, first?.id);
+    assert.ok(compareEntryIds(gap.to, left[0]?.id ?? '') < 0);
+    assert.equal(left.length, entries);
+
+    await stream.takeLease('a', 10_000);
+    assert.equal(await stream.trim('a', (await stream.read(1)).reign, left.at(-1)?.id ?? ''), true);
+    assert.deepEqual(await cap.check(), {
+      ...(await stream.size()),
+      level: 'normal',
+      entries: 0,
+      lagMillis: 0,
+    });
+    assert.equal(await checkpoint(3n), 1, 'there is room again');
+  });
+});
+
 describe('the event stream with a replica', () => {
   it('gives no entry that the replica has not confirmed', async () => {
     const group = await startSentinelGroup();
@@ -78,3 +132,5 @@ describe('the event stream with a replica', () => {
     }
   });
 });
+
+const CAP_BYTES = 400_000;

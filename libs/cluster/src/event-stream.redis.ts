@@ -23,7 +23,7 @@ export class RedisEventStream implements EventStream {
   async read(limit: number): Promise<StreamBatch> {
     // What a replica has not yet is not read: Kafka must not hold facts that a failover undoes.
     const reply = await this.#run({ how: 'read', limit }, true);
-    const [reign = '', count = 0, from = '', to = '', at = '', ...rest] = reply;
+    const [reign = '', count = 0, from = '', to = '', at = '', settled, ...rest] = reply;
     const entries: StreamBatch['entries'] = [];
     for (let i = 0; i + ENTRY_FIELDS <= rest.length; i += ENTRY_FIELDS) {
       const [id = '', sessionId = '', type = '', data = ''] = rest.slice(i, i + ENTRY_FIELDS).map(String);
@@ -33,7 +33,7 @@ export class RedisEventStream implements EventStream {
       Number(count) > 0
         ? { count: Number(count), from: String(from), to: String(to), at: BigInt(at) }
         : undefined;
-    return { reign: String(reign), gap, entries };
+    return { reign: String(reign), settled: settled === 1, gap, entries };
   }
 
   async trim(holder: string, reign: string, upTo: string): Promise<boolean> {
@@ -41,8 +41,8 @@ export class RedisEventStream implements EventStream {
   }
 
   async size(): Promise<StreamSize> {
-    const [entries, bytes] = await this.#run({ how: 'size' });
-    return { entries: Number(entries), bytes: Number(bytes) };
+    const [entries, bytes, lagMillis] = await this.#run({ how: 'size' });
+    return { entries: Number(entries), bytes: Number(bytes), lagMillis: Number(lagMillis) };
   }
 
   async holdStats(hold: boolean): Promise<void> {
@@ -76,4 +76,4 @@ function isDone([done]: (string | number)[]): boolean {
 const EVENTS = loadScript('events');
 const ENTRY_FIELDS = 4;
 /** Entries that one script gives up: Redis serves nobody else meanwhile. */
-const DROP_SLICE = 5000;
+const DROP_SLICE = 500;

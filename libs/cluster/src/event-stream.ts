@@ -32,6 +32,8 @@ export interface StreamGap {
 export interface StreamBatch {
   /** The history that these entries belong to (CLUSTER.md C1): another one may have other facts under the same ids. */
   reign: string;
+  /** In this reign the table was restored from the topics, and written to them: `RestoreTable.finish`. */
+  settled: boolean;
   gap: StreamGap | undefined;
   entries: StreamEntry[];
 }
@@ -40,6 +42,8 @@ export interface StreamSize {
   entries: number;
   /** Bytes of memory, as the store counts them. */
   bytes: number;
+  /** Age of the oldest entry, ms; 0 = there is none. */
+  lagMillis: number;
 }
 
 /** All methods reject with `StoreUnavailable` when the store does not answer. */

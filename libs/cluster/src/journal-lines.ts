@@ -45,7 +45,15 @@ export function decodeEvent(text: string): SessionEvent {
 
 /** @throws MalformedLine, NewerVersion */
 export function decodeLine(text: string, checked = new Checked()): Entry {
-  const line = Fields.parse(text);
+  return decodeFields(Fields.parse(text), checked);
+}
+
+/** A line that somebody else has parsed. @throws MalformedLine, NewerVersion */
+export function decodeObject(line: object, checked: Checked): Entry {
+  return decodeFields(Fields.of(line), checked);
+}
+
+function decodeFields(line: Fields, checked: Checked): Entry {
   const v = line.count('v');
   const type = line.text('type');
   if (v > SESSION_VERSION) throw new NewerVersion(`line of type ${type}`, v);
@@ -241,15 +249,25 @@ export function bigintAsText(_key: string, value: unknown): unknown {
   return typeof value === 'bigint' ? value.toString() : value;
 }
 
-class Seen<T> {
+class Seen<T extends object> {
   readonly #read: (fields: Fields) => T;
   readonly #values = new Map<string, T>();
+  /** By the very object: nobody changes one that was read. */
+  readonly #same = new WeakMap<object, T>();
 
   constructor(read: (fields: Fields) => T) {
     this.#read = read;
   }
 
   of(fields: Fields): T {
+    const same = this.#same.get(fields.source);
+    if (same !== undefined) return same;
+    const value = this.#equal(fields);
+    this.#same.set(fields.source, value);
+    return value;
+  }
+
+  #equal(fields: Fields): T {
     const { key } = fields;
     const known = this.#values.get(key);
     if (known !== undefined) return known;
@@ -281,6 +299,14 @@ export class Fields {
       throw new MalformedLine('not JSON', true);
     }
     return new Fields(value, 'line');
+  }
+
+  static of(object: object): Fields {
+    return new Fields(object, 'line');
+  }
+
+  get source(): object {
+    return this.#object;
   }
 
   /** The same for equal objects. */

@@ -31,6 +31,11 @@ export function kafkaFault(
       `${where} does not allow this user what the outbox needs (${denied}): docs/events.md lists the rights.`,
       options,
     );
+  if (types.includes('UNKNOWN_TOPIC_OR_PARTITION'))
+    return new SinkUnavailable(
+      `${where} has no such topic: check kafka.prefix; auth creates the topics when it first runs.`,
+      options,
+    );
   const certificate = chain.find((one) => TLS_CODES.test(one.code) || TLS_WORDS.test(one.message));
   if (certificate !== undefined) return new SinkRefused(tlsLine(where, certificate.message), options);
   if (chain.some((one) => one.name === 'KafkaJSConnectionClosedError' || CLOSED.test(one.message)))

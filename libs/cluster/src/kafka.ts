@@ -25,8 +25,8 @@ import type {
   SASLOptions,
   Transaction,
 } from 'kafkajs';
-import type { FactSink, SinkMark, SinkMessage, SinkTopic } from './event-sink.ts';
-import { SinkRefused, SinkUnavailable } from './event-sink.ts';
+import type { FactSink, SinkMark, SinkMessage, SinkTopic, StateIndex, StateMark } from './event-sink.ts';
+import { markOf, STATE_GAP_KEY, SinkRefused, SinkUnavailable } from './event-sink.ts';
 import { kafkaFault } from './kafka-faults.ts';
 import type { KafkaSasl, KafkaSettings } from './kafka-settings.ts';
 
@@ -367,14 +367,30 @@ class KafkaSink implements FactSink {
     return offset === undefined ? '' : entryIdOf(BigInt(offset));
   }
 
-  async stateKeys(): Promise<Set<string>> {
-    const keys = new Set<string>();
-    await this.#kafka.read('state', ({ key, value }) => {
-      if (key === null) return;
-      if (value === null) keys.delete(key);
-      else keys.add(key);
+  async stateIndex(): Promise<StateIndex> {
+    const marks = new Map<string, StateMark>();
+    let gap = false;
+    await this.#kafka.read('state', ({ key, value, headers, partition, offset }) => {
+      if (key === STATE_GAP_KEY) gap = value !== null;
+      else if (key !== null) {
+        const mark = value === null ? undefined : markOf(headers.ce_id ?? '', partition, offset);
+        if (mark === undefined) marks.delete(key);
+        else marks.set(key, mark);
+      }
     });
-    return keys;
+    return { marks, gap };
+  }
+
+  async stateRecords(
+    marks: ReadonlyMap<string, StateMark>,
+    deliver: (sessionId: string, value: string) => Promise<void>,
+  ): Promise<void> {
+    if (marks.size === 0) return;
+    await this.#kafka.read('state', async ({ key, value, partition, offset }) => {
+      const mark = key === null ? undefined : marks.get(key);
+      if (key === null || value === null || mark?.offset !== offset || mark.partition !== partition) return;
+      await deliver(key, value);
+    });
   }
 
   async close(): Promise<void> {

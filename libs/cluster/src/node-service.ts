@@ -18,6 +18,8 @@ export interface PeerNode extends NodeService {
   /** No new clients while it drains; the tunnels that are there move away. @returns the state now. */
   drain(drain: boolean): Promise<boolean>;
   status(): Promise<NodeStatus>;
+  /** How long ago the node asked what the session store answered last, ms; undefined = it has not answered yet (C3). */
+  storeSilence(): Promise<number | undefined>;
 }
 
 export interface Release {

@@ -70,6 +70,15 @@ export function statusFrom(message: unknown): NodeStatus {
   return { ...status, state, startedAt: BigInt(status.startedAt) };
 }
 
+export function silenceMessage(silentMs: number | undefined): object {
+  return { answered: silentMs !== undefined, silentMillis: String(Math.ceil(silentMs ?? 0)) };
+}
+
+export function silenceFrom(message: unknown): number | undefined {
+  const { answered, silentMillis } = record(message);
+  return answered === true ? Number(silentMillis) : undefined;
+}
+
 function list(message: unknown, name: string): Record<string, unknown>[] {
   const items = record(message)[name];
   if (!Array.isArray(items)) throw new WireError(`${name} are missing`);

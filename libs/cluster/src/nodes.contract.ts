@@ -23,8 +23,8 @@ export function nodesContract(name: string, open: (clock: Clock) => Promise<Node
       const nodes = await open(clock.read);
       await nodes.heartbeat(report('n2', { unready: true }), clock.now);
       clock.pass(2);
-      const told = await nodes.heartbeat(report('n1', { tunnels: 5 }), clock.now + 700n);
-      assert.equal(told.clockOffset, 700n);
+      const told = await nodes.heartbeat(report('n1', { tunnels: 5, home: 'has a' }), clock.now + 700n);
+      assert.deepEqual([told.clockOffset, told.home], [700n, 'has a']);
       assert.deepEqual((await nodes.list())[0], told);
       clock.pass(1);
       assert.deepEqual(

@@ -56,6 +56,7 @@ function decodeNode(text: string): NodeRecord {
     version: textOf('version'),
     tunnels: Number(get('tunnels')),
     unready: get('unready') === true,
+    ...(textOf('home') !== '' && { home: textOf('home') }),
     drain: get('drain') === true,
     beatAt: BigInt(textOf('beat')),
     clockOffset: BigInt(textOf('offset')),

@@ -10,6 +10,8 @@ export interface NodeRecord extends NodeIdentity {
   tunnels: number;
   /** It wants no new clients: full, isolated, stopping. */
   unready: boolean;
+  /** What it says of its slice of the pools (apps/gateway/src/home-slice.ts); absent or '' = it has none. */
+  home?: string;
   /** An operator wants it empty. */
   drain: boolean;
   /** Last heartbeat, by the store's clock. */

@@ -1,5 +1,6 @@
 import type { Metrics } from '@sallyport/chassis';
 import type { OutboxStatus } from './outbox.ts';
+import type { StreamLevel } from './stream-cap.ts';
 
 /** What alerts watch: a stream that grows is seen long before its cap. */
 export function registerOutboxMetrics(metrics: Metrics, status: () => OutboxStatus): void {
@@ -13,7 +14,15 @@ export function registerOutboxMetrics(metrics: Metrics, status: () => OutboxStat
     ({ entries }) => entries,
   );
   gauge('stream_bytes', 'Memory of the events that wait in Redis', ({ bytes }) => bytes);
+  gauge('lag_seconds', 'Age of the oldest event that waits in Redis', ({ lagMillis }) => lagMillis / 1000);
+  gauge(
+    'full',
+    '1 = interim statistics are left out; 2 = the oldest events are given up',
+    ({ level }) => LEVELS[level],
+  );
   gauge('sent_total', 'Events sent since the start of this process', ({ sent }) => sent);
   gauge('dead_letters_total', 'Events that could not be sent', ({ deadLetters }) => deadLetters);
   gauge('resyncs_total', 'Times that the whole table was written anew', ({ resyncs }) => resyncs);
 }
+
+const LEVELS: Record<StreamLevel, number> = { normal: 0, 'stats-held': 1, full: 2 };

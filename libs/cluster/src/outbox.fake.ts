@@ -42,7 +42,7 @@ export class World {
       stream: this.stream,
       sink: this.#options.sink?.() ?? new FakeSink(this.topics),
       table: {
-        get: (id) => Promise.resolve(this.#table.get(id)),
+        ofFact: (id) => Promise.resolve(this.#table.get(id)),
         list: () => Promise.resolve(this.live()),
       },
       cluster: 'test',

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { Metrics } from '@sallyport/chassis';
 import { decodeCloudEvent } from './cloud-events.ts';
 import { eventStreamContract } from './event-stream.contract.ts';
 import { FakeEventStream } from './event-stream.fake.ts';
 import { encodeEvent, encodeRecord } from './journal-lines.ts';
 import { DEAD_LETTER_CHARACTERS } from './letters.ts';
 import { claimOf, World } from './outbox.fake.ts';
+import { registerOutboxMetrics } from './outbox-metrics.ts';
 import { BATCH_ENTRIES, LEASE_MS, NEWER_WAIT } from './outbox.ts';
 import { SessionReplay } from './replay.ts';
 import type { SessionEvent } from './session.ts';
@@ -216,6 +218,32 @@ describe('the outbox', () => {
     await world.outbox.round();
     assert.equal(world.topics.of('facts').length, 2);
     assert.ok(!JSON.stringify(world.topics.messages).includes('canary'));
+  });
+});
+
+describe('the metrics of the outbox', () => {
+  it('say what waits and for how long, and nothing of it where another one sends', async () => {
+    const world = new World();
+    const metrics = new Metrics();
+    registerOutboxMetrics(metrics, () => world.outbox.status);
+    const value = async (name: string) =>
+      Number(new RegExp(`^sallyport_outbox_${name} (.*)$`, 'm').exec(await metrics.text())?.[1]);
+    world.topics.down = true;
+    world.start('s1');
+    world.stream.now += 90_000;
+    await world.outbox.round();
+    assert.equal(await value('blocked'), 1);
+    assert.equal(await value('stream_entries'), 1);
+    assert.ok((await value('stream_bytes')) > 0);
+    assert.equal(await value('lag_seconds'), 90);
+    world.topics.down = false;
+    await world.another('b').round();
+    world.stream.now += LEASE_MS;
+    await world.another('b').round();
+    await world.outbox.round();
+    assert.equal(await value('lag_seconds'), 0);
+    assert.equal(await value('stream_entries'), 0);
+    assert.equal(await value('active'), 0);
   });
 });
 

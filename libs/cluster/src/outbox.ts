@@ -5,7 +5,8 @@
  *   2. the writer: opening it fences every earlier one, so a reader that slept through its lease can do no harm
  *   3. the cap of the stream
  *   4. the first entries of the stream, confirmed by a replica; of them not those that the mark says were written
- *   5. a gap, or a request: the whole table first (resync.ts)
+ *   5. a new reign: what Redis forgot comes back first (restore.ts). A new reign, a gap or a request: the whole table
+ *      (resync.ts)
  *   6. one transaction: the facts, the present record of each session they touch (tombstone at its end), dead letters
  *   7. trim what Kafka acknowledged
  *
@@ -21,6 +22,8 @@ import { MessageRefused, SinkRefused, SinkUnavailable, WriterFenced } from './ev
 import type { Fact } from './events.ts';
 import { MalformedLine } from './journal-lines.ts';
 import { deadLetter, Letters, tombstone, toMessage } from './letters.ts';
+import { AWAY_MICROS } from './redis.ts';
+import { Restore, type RestoreTable } from './restore.ts';
 import { resync } from './resync.ts';
 import type { Session } from './session.ts';
 import { NewerVersion } from './session.ts';
@@ -32,7 +35,12 @@ import { StreamCap } from './stream-cap.ts';
 export interface OutboxOptions {
   stream: EventStream;
   /** The present records, for the topic of session state. */
-  table: Pick<Sessions, 'get' | 'list'>;
+  table: Pick<Sessions, 'list'> & {
+    /** Of a session that has a fact in the stream; undefined = it is forgotten. */
+    ofFact(id: string): Promise<Session | undefined>;
+  };
+  /** Absent = the store forgets nothing. */
+  restore?: RestoreTable;
   sink: FactSink;
   /** Name of the cluster: part of each event's `source`. */
   cluster: string;
@@ -59,6 +67,8 @@ export interface OutboxStatus {
   /** Of the stream, as last seen by the active reader. */
   entries: number;
   bytes: number;
+  /** Age of the oldest entry that waits, ms. */
+  lagMillis: number;
   level: StreamLevel;
   /** Since the start of this process. */
   sent: number;
@@ -76,6 +86,7 @@ export class Outbox {
     trouble: '',
     entries: 0,
     bytes: 0,
+    lagMillis: 0,
     level: 'normal',
     sent: 0,
     deadLetters: 0,
@@ -90,6 +101,10 @@ export class Outbox {
   /** Since when the first entry is one of a newer release. */
   #newer: { entryId: string; since: bigint } | undefined;
   #capCheckedAt = 0n;
+  #restore: Restore | undefined;
+  /** Since when the store does not answer, and how long it was away until it did. */
+  #lostAt: bigint | undefined;
+  #away = 0n;
   #running: Promise<void> | undefined;
   #stop = new AbortController();
 
@@ -135,9 +150,13 @@ export class Outbox {
   async #round(): Promise<RoundResult> {
     const { stream, sink, holder } = this.#options;
     if (!(await stream.takeLease(holder, this.#leaseMs))) {
+      this.#noteAnswer();
       await this.#closeWriter();
+      // The one who sends says how much waits.
+      Object.assign(this.#status, { entries: 0, bytes: 0, lagMillis: 0, level: 'normal' });
       return 'standby';
     }
+    this.#noteAnswer();
     this.#status.active = true;
     await this.#keepCap();
     if (!this.#open) {
@@ -148,8 +167,45 @@ export class Outbox {
     const batch = await stream.read(this.#batchEntries);
     if (batch.reign !== this.#mark.reign)
       this.#mark = { reign: batch.reign, entryId: await sink.mark(batch.reign) };
-    if (batch.gap !== undefined || this.#resyncWanted) return this.#resync(batch);
-    return this.#send(batch);
+    const settled = await this.#settle(batch);
+    const isNew = !batch.settled && this.#options.restore !== undefined;
+    if (settled && (batch.gap !== undefined || this.#resyncWanted || isNew)) return this.#resync(batch);
+    // Facts after a gap must not come before it.
+    return !settled && batch.gap !== undefined ? 'idle' : this.#send(batch);
+  }
+
+  /** @returns true = the table is whole, as far as it can be. */
+  async #settle(batch: StreamBatch): Promise<boolean> {
+    const { restore: table, sink, holder, log } = this.#options;
+    if (batch.settled || table === undefined) {
+      this.#away = 0n;
+      return true;
+    }
+    if (this.#restore?.reign !== batch.reign) {
+      const fence = { holder, reign: batch.reign };
+      const away = this.#away > AWAY_MICROS ? this.#away : 0n;
+      this.#restore = new Restore({ table, sink, fence, away, log });
+    }
+    const restore = this.#restore;
+    return this.#keepingLease(() => restore.step(batch, this.#mark.entryId));
+  }
+
+  /** For what may take longer than the lease lasts. */
+  async #keepingLease<T>(work: () => Promise<T>): Promise<T> {
+    const { stream, holder } = this.#options;
+    const renew = () => void stream.takeLease(holder, this.#leaseMs).catch(() => undefined);
+    const timer = setInterval(renew, this.#leaseMs / LEASE_RENEWALS);
+    try {
+      return await work();
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
+  #noteAnswer(): void {
+    if (this.#lostAt === undefined) return;
+    this.#away = this.#options.clock() - this.#lostAt;
+    this.#lostAt = undefined;
   }
 
   async #keepCap(): Promise<void> {
@@ -160,17 +216,19 @@ export class Outbox {
   }
 
   async #resync(batch: StreamBatch): Promise<RoundResult> {
-    const { stream, sink, table, holder, clock, log } = this.#options;
+    const { stream, sink, table, restore, holder, clock, log } = this.#options;
     this.#resyncWanted = false;
     try {
-      const sessions = await resync({
-        sink,
-        events: this.#events,
-        gap: batch.gap,
-        sessions: await table.list(),
-        now: clock(),
-        between: () => stream.takeLease(holder, this.#leaseMs),
-      });
+      const sessions = await this.#keepingLease(async () =>
+        resync({
+          sink,
+          events: this.#events,
+          gap: batch.gap,
+          sessions: await table.list(),
+          now: clock(),
+          between: () => stream.takeLease(holder, this.#leaseMs),
+        }),
+      );
       log.info({ sessions, lost: batch.gap?.count ?? 0 }, 'wrote the whole session table to Kafka');
     } catch (error) {
       this.#resyncWanted = true;
@@ -178,6 +236,7 @@ export class Outbox {
     }
     this.#status.resyncs++;
     if (batch.gap !== undefined) await stream.clearGap(holder, batch.gap);
+    if (!batch.settled) await restore?.finish({ holder, reign: batch.reign });
     return 'sent';
   }
 
@@ -228,7 +287,7 @@ export class Outbox {
 
   async #records(entries: readonly StreamEntry[]): Promise<Map<string, Session | undefined>> {
     const ids = [...new Set(entries.map((entry) => entry.sessionId))].filter((id) => id !== '');
-    const records = await Promise.all(ids.map((id) => this.#options.table.get(id)));
+    const records = await Promise.all(ids.map((id) => this.#options.table.ofFact(id)));
     return new Map(ids.map((id, i) => [id, records[i]]));
   }
 
@@ -283,6 +342,7 @@ export class Outbox {
   }
 
   async #handleFailure(error: unknown): Promise<void> {
+    if (error instanceof StoreUnavailable) this.#lostAt ??= this.#options.clock();
     await this.#closeWriter();
     if (error instanceof MessageRefused) return; // being looked for
     const known =
@@ -306,6 +366,7 @@ export class Outbox {
     this.#status.active = false;
     if (!this.#open) return;
     this.#open = false;
+    this.#restore = undefined;
     await this.#options.sink.close();
   }
 
@@ -349,6 +410,7 @@ export const LEASE_MS = 30_000;
 export const NEWER_WAIT = 600_000_000n;
 /** Microseconds. */
 const CAP_CHECK_EVERY = 1_000_000n;
+const LEASE_RENEWALS = 3;
 const CLOSE_MS = 5000;
 const WAIT_MS: Record<RoundResult, number> = {
   standby: 2000,

@@ -6,11 +6,13 @@ import type { RedisPromise } from './redis-settings.ts';
 /**
  * @param call a command of Redis.
  * @param promises what the operator vouches for.
+ * @param eventsMaxBytes what facts may take.
  * @returns one sentence each; empty = all is well.
  */
 export async function checkServer(
   call: (command: string, ...args: string[]) => Promise<unknown>,
   promises: readonly RedisPromise[],
+  eventsMaxBytes: number,
 ): Promise<string[]> {
   const info = parseInfo(String(await call('INFO')));
   const problems: string[] = [];
@@ -39,6 +41,12 @@ export async function checkServer(
       'appendonly is off: set it to yes, or see to it that nothing restarts Redis by itself and add persistence to promises',
     );
   }
+  const memory = Number(info.get('maxmemory') ?? 0);
+  if (memory > 0 && eventsMaxBytes > memory * EVENTS_SHARE) {
+    problems.push(
+      `events-max-bytes is ${eventsMaxBytes} and maxmemory is ${memory}: facts may take at most a quarter, ${Math.floor(memory * EVENTS_SHARE)}, or there is no room for sessions while Kafka is away`,
+    );
+  }
   return problems;
 }
 
@@ -53,6 +61,8 @@ export function parseInfo(text: string): Map<string, string> {
 
 /** Version of Redis that the scripts need. */
 export const LOWEST_MAJOR = 7;
+/** Of `maxmemory`, for facts (CLUSTER.md C11: far below). */
+export const EVENTS_SHARE = 0.25;
 
 async function configOf(
   call: (command: string, ...args: string[]) => Promise<unknown>,

@@ -27,10 +27,19 @@ export interface StoredGrant {
   plan: string;
 }
 
+/** Remembers: most sessions share a grant. */
 export function storedGrant(grant: Grant, origins: GrantOrigins): StoredGrant {
   const text = JSON.stringify({ v: SESSION_VERSION, grant, origins });
-  return { key: contentHash(text), grant: text, plan: JSON.stringify(planOf(grant)) };
+  const known = STORED.get(text);
+  if (known !== undefined) return known;
+  const stored = { key: contentHash(text), grant: text, plan: JSON.stringify(planOf(grant)) };
+  if (STORED.size >= STORED_LIMIT) STORED.clear();
+  STORED.set(text, stored);
+  return stored;
 }
+
+const STORED = new Map<string, StoredGrant>();
+const STORED_LIMIT = 1024;
 
 /** Clients that fit into a pool. */
 export function poolSize(cidr: string, length: number): bigint {
@@ -63,6 +72,27 @@ export interface ReservedList {
 export function reservedList(addresses: readonly string[]): ReservedList {
   const members = [...new Set(addresses.map(reservedMember))].sort();
   return { tag: members.length === 0 ? '' : contentHash(members.join(' ')), members };
+}
+
+/** The home of a node as the scripts take it, by family: first and last address of each slice, in hex. */
+export type HomeRanges = Record<4 | 6, { first: string; last: string; prefix: number }[]>;
+
+/** @param prefixes CIDRs. */
+export function homeRanges(prefixes: readonly string[]): HomeRanges {
+  const ranges: HomeRanges = { 4: [], 6: [] };
+  for (const cidr of prefixes) {
+    const block = parseCidr(cidr);
+    if (block === undefined) throw new Error(`${cidr} is no block of addresses`);
+    const bits = block.network.length * 8;
+    const first = toBigint(block.network);
+    const last = first + (1n << BigInt(bits - block.prefixLength)) - 1n;
+    ranges[block.family === 'ipv4' ? 4 : 6].push({
+      first: hex(first, bits),
+      last: hex(last, bits),
+      prefix: block.prefixLength,
+    });
+  }
+  return ranges;
 }
 
 function reservedMember(text: string): string {

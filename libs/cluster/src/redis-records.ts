@@ -3,7 +3,7 @@
  * by the decoder of the journal's lines.
  */
 import type { Checked } from './journal-lines.ts';
-import { decodeLine } from './journal-lines.ts';
+import { decodeObject } from './journal-lines.ts';
 import { addressOf } from './redis-plan.ts';
 import type { Session } from './session.ts';
 
@@ -54,7 +54,7 @@ export function decodeStored(
     tunnelTxBytes: digits(stored['tt']),
     n: stored['n'],
   };
-  const entry = decodeLine(JSON.stringify(line), checked);
+  const entry = decodeObject(line, checked);
   if (entry.type !== 'record') throw new Error('a session record is no record');
   return entry.record;
 }

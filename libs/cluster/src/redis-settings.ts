@@ -20,6 +20,8 @@ export interface RedisSettings {
   tls?: RedisTlsSettings;
   /** What the operator vouches for, because this Redis does not let us look (`CONFIG` is forbidden). */
   promises: RedisPromise[];
+  /** Memory that facts may take until Kafka has them, or before the oldest go. */
+  eventsMaxBytes: number;
 }
 
 export interface RedisTlsSettings {
@@ -39,6 +41,8 @@ export interface RedisTlsSettings {
 export type RedisPromise = 'noeviction' | 'replication' | 'persistence';
 
 export const REDIS_PROMISES: readonly RedisPromise[] = ['noeviction', 'replication', 'persistence'];
+/** About 100,000 facts. */
+export const DEFAULT_EVENTS_MAX_BYTES = 64 * 1024 * 1024;
 export const DEFAULT_CLUSTER_NAME = 'sallyport';
 /** Names that fit into a key without quoting. */
 export const CLUSTER_NAME = /^[A-Za-z0-9._-]{1,64}$/;
@@ -54,6 +58,7 @@ export function defaultRedisSettings(changes: Partial<RedisSettings> = {}): Redi
     passwordFile: '',
     sentinelPasswordFile: '',
     promises: [],
+    eventsMaxBytes: DEFAULT_EVENTS_MAX_BYTES,
     ...changes,
   };
 }

@@ -76,8 +76,8 @@ describe('the connection to Redis', () => {
     await redis.call('HDEL', `${redis.prefix}meta`, 'v');
     assert.equal((await sessions.find(session.tokenHash))?.id, session.id);
     const key = `${redis.prefix}s:${session.id}`;
-    const text = String(await redis.call('GET', key));
-    await redis.call('SET', key, text.replace('"v":1', '"v":2'));
+    // Its first byte is the version.
+    await redis.call('SETRANGE', key, 0, '\u0002');
     await assert.rejects(sessions.claim(sampleClaim(session.tokenHash, 'c1')), { name: 'NewerVersion' });
   });
 
@@ -218,10 +218,15 @@ describe('the connection to Redis', () => {
   });
 
   it('looks at what the server promises, unless the operator vouches for it', async () => {
-    const evicts = await RedisServer.start('--maxmemory', '100mb', '--maxmemory-policy', 'allkeys-lru');
+    const evicts = await RedisServer.start('--maxmemory', '256mb', '--maxmemory-policy', 'allkeys-lru');
     await problem(evicts.settings, /^redis: maxmemory-policy is allkeys-lru: set it to noeviction/);
     await (await Redis.open({ ...evicts.settings, promises: ['noeviction'] })).close();
     await evicts.cli('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
+    const more = { ...evicts.settings, eventsMaxBytes: 64 * 1024 * 1024 + 1 };
+    await problem(
+      more,
+      /^redis: events-max-bytes is 67108865 and maxmemory is 268435456: .* at most a quarter, 67108864,/,
+    );
     await evicts.cli('CONFIG', 'SET', 'appendonly', 'no');
     await problem(evicts.settings, /^redis: appendonly is off: /);
     await (await Redis.open({ ...evicts.settings, promises: ['persistence'] })).close();

@@ -32,6 +32,8 @@ export interface RedisOptionsOfOurs {
   awayMicros?: bigint;
   /** µs that nodes have in a new reign to assert what they hold; 0n = no such wait. */
   windowMicros?: bigint;
+  /** µs that sessions which no node holds may take in a new reign to come back from Kafka; 0n = there is no Kafka. */
+  restoreMicros?: bigint;
   /** Entries of the event stream; beyond it Redis drops the oldest. 0 = no limit. */
   eventsLimit?: number;
   /** In place of Redis TIME: for tests and the model. */
@@ -97,6 +99,7 @@ export class Redis {
       const problems = await checkServer(
         (command, ...args) => redis.call(command, ...args),
         settings.promises,
+        settings.eventsMaxBytes,
       );
       if (problems.length > 0) throw new RedisProblem(`redis: ${problems.join('; ')}`);
     } catch (error) {
@@ -193,13 +196,14 @@ export class Redis {
   }
 
   async #send(connection: Connection, script: Script, args: string): Promise<unknown> {
-    const { clock, reign, seed, awayMicros, windowMicros, eventsLimit } = this.#options;
+    const { clock, reign, seed, awayMicros, windowMicros, restoreMicros, eventsLimit } = this.#options;
     const header = JSON.stringify({
       clock: clock === undefined ? '' : clock().toString(),
       reign: reign === undefined ? '' : reign(),
       seed: seed === undefined ? randomInt(SEED_LIMIT) : seed(),
       away: (awayMicros ?? AWAY_MICROS).toString(),
       window: (windowMicros ?? WINDOW_MICROS).toString(),
+      restore: (restoreMicros ?? 0n).toString(),
       events: String(eventsLimit ?? EVENTS_LIMIT),
     });
     const key = `${this.prefix}meta`;
@@ -409,6 +413,8 @@ export const OPEN_MILLIS = 10_000;
 export const AWAY_MICROS = 10_000_000n;
 /** CLUSTER.md C1: the longest wait for nodes to assert. */
 export const WINDOW_MICROS = 10_000_000n;
+/** The longest wait for sessions that no node holds to come back from Kafka. */
+export const RESTORE_MICROS = 30_000_000n;
 /** The last bound of the event stream, in entries: the outbox trims long before. */
 export const EVENTS_LIMIT = 1_000_000;
 

@@ -4,6 +4,7 @@
  */
 import type { CloudFact } from './cloud-events.ts';
 import { decodeCloudEvent } from './cloud-events.ts';
+import { STATE_GAP_KEY } from './event-sink.ts';
 import { MalformedLine } from './journal-lines.ts';
 import type { Kafka, TopicRecord } from './kafka.ts';
 import type { Micros, Session, SessionEvent } from './session.ts';
@@ -57,8 +58,7 @@ export class SessionReplay {
     const last = known === undefined ? this.#closed.get(event.sessionId) : positionOf(known);
     if (last !== undefined && !isAfter(event, last)) return;
     this.#doubtful.get(partition)?.delete(event.sessionId);
-    // A store that lost its last writes counts again from below, in a higher epoch.
-    const base = known !== undefined && event.n <= known.n ? { ...known, n: event.n - 1 } : known;
+    const base = baseOf(known, event);
     try {
       this.#keep(apply(base, event), partition);
     } catch (error) {
@@ -117,10 +117,12 @@ export async function replaySessions(kafka: Kafka, from: 'state' | 'facts'): Pro
   const newest = new Map<string, Session>();
   let read = 0;
   let malformed = 0;
+  let gap = false;
   await kafka.read(from, (record) => {
     read++;
     try {
-      if (from === 'state') handleState(newest, record);
+      if (from === 'state' && record.key === STATE_GAP_KEY) gap = record.value !== null;
+      else if (from === 'state') handleState(newest, record);
       else {
         const fact = factOf(record);
         if (fact !== undefined) replay.handleFact(fact, record.partition);
@@ -131,7 +133,7 @@ export async function replaySessions(kafka: Kafka, from: 'state' | 'facts'): Pro
     }
   });
   const sessions = from === 'state' ? [...newest.values()] : replay.sessions;
-  return { sessions, read, malformed, unfit: replay.unfit, incomplete: replay.incomplete };
+  return { sessions, read, malformed, unfit: replay.unfit, incomplete: gap || replay.incomplete };
 }
 
 /** An event in the JSON format of CloudEvents, for people and programs. */
@@ -202,6 +204,13 @@ function parsed(text: string): unknown {
   } catch {
     return text;
   }
+}
+
+function baseOf(known: Session | undefined, event: SessionEvent): Session | undefined {
+  // A store that had forgotten a login got it back: it starts again, under a higher number.
+  if (known === undefined || event.type === 'started') return undefined;
+  // A store that lost its last writes counts again from below, in a higher epoch.
+  return event.n <= known.n ? { ...known, n: event.n - 1 } : known;
 }
 
 interface Position {

@@ -3,8 +3,9 @@
  *
  *   unknown ──answers──▶ good ──a check fails twice, or a call cannot reach it──▶ bad ──a check answers──▶ good
  *
- * A call goes to the next good one in turn. A call that was under way when its replica went bad is given up, so that one
- * that may be repeated is repeated elsewhere at once instead of waiting for its deadline (a frozen process closes nothing).
+ * A call goes to the next good one in turn. One that is under way is given up when two checks in a row that began after it
+ * got no answer, so that it is repeated elsewhere, if it may be, instead of waiting for its deadline (a frozen process closes
+ * nothing). Older checks say nothing about it: the replica may have just come back.
  */
 import { reasonText, type Reason } from '@sallyport/protocol';
 
@@ -76,8 +77,9 @@ export class Replicas<R extends Replica> {
       replica,
       health: 'unknown',
       failures: 0,
+      failedSince: -Infinity,
       checking: false,
-      calls: new Set(),
+      calls: new Map(),
     }));
     // Many clients that start at once do not all begin with the first.
     this.#next = Math.floor(Math.random() * Math.max(1, replicas.length));
@@ -136,7 +138,7 @@ export class Replicas<R extends Replica> {
     clearInterval(this.#timer);
     clearInterval(this.#pulse);
     for (const { replica, calls } of this.#states) {
-      for (const call of calls) call.abort();
+      for (const call of calls.keys()) call.abort();
       replica.close();
     }
   }
@@ -147,7 +149,7 @@ export class Replicas<R extends Replica> {
     work: (replica: R, signal: AbortSignal, leftMs: number) => Promise<T>,
   ): Promise<T> {
     const abort = new AbortController();
-    state.calls.add(abort);
+    state.calls.set(abort, this.#now());
     try {
       const result = await work(state.replica, abort.signal, leftMs);
       state.failures = 0;
@@ -155,7 +157,7 @@ export class Replicas<R extends Replica> {
       if (state.health === 'unknown') state.health = 'good';
       return result;
     } catch (error) {
-      if (error instanceof ReplicaLost && error.unsent) this.#markBad(state);
+      if (error instanceof ReplicaLost && error.unsent) state.health = 'bad';
       throw error;
     } finally {
       state.calls.delete(abort);
@@ -186,20 +188,19 @@ export class Replicas<R extends Replica> {
     // An answer that we had no time to read says nothing about who gave it.
     if (good === undefined && this.#stalledAt >= begun) return;
     state.failures += 1;
-    // One that says no is asked no more; one that says nothing may only be slow.
+    // One that says no is asked no more, and finishes what it has; one that says nothing may only be slow.
     if (good === false) state.health = 'bad';
-    else if (state.failures >= FAILURES_UNTIL_BAD) this.#markBad(state);
+    else if (state.failures >= FAILURES_UNTIL_BAD) {
+      state.health = 'bad';
+      for (const [call, at] of state.calls) if (at <= state.failedSince) call.abort();
+    }
+    state.failedSince = begun;
   }
 
   #handlePulse(): void {
     const now = this.#now();
     if (now - this.#turnedAt > STALL_MS) this.#stalledAt = now;
     this.#turnedAt = now;
-  }
-
-  #markBad(state: State<R>): void {
-    state.health = 'bad';
-    for (const call of state.calls) call.abort();
   }
 }
 
@@ -210,8 +211,11 @@ interface State<R> {
   health: Health;
   /** Checks in a row without an answer. */
   failures: number;
+  /** When the last of them began. */
+  failedSince: number;
   checking: boolean;
-  calls: Set<AbortController>;
+  /** Each with the time when it began. */
+  calls: Map<AbortController, number>;
 }
 
 const ORDER: readonly Health[] = ['good', 'unknown', 'bad'];

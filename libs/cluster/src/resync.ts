@@ -1,7 +1,8 @@
 /*
  * The whole session table, written to both topics after facts were lost:
  *
- *   1. `gap` to every partition of the facts: from here on nothing is certain
+ *   1. `gap` to every partition of the facts: from here on nothing is certain; where facts were given up, also to the
+ *      state topic under its own key, until 4
  *   2. every live session: its record to the state topic, and as `snapshot` to the facts
  *   3. tombstones for what the state topic holds beside them
  *   4. `resynced` to every partition: what was not named since the gap is gone
@@ -10,7 +11,7 @@
  */
 import type { CloudEvents } from './cloud-events.ts';
 import type { FactSink, SinkMessage } from './event-sink.ts';
-import { SinkUnavailable } from './event-sink.ts';
+import { SinkUnavailable, STATE_GAP_KEY } from './event-sink.ts';
 import type { StreamGap } from './event-stream.ts';
 import { sizeOf, toMessage, tombstone } from './letters.ts';
 import type { Micros, Session } from './session.ts';
@@ -30,11 +31,21 @@ export interface ResyncOptions {
 /** @returns the number of sessions. */
 export async function resync(options: ResyncOptions): Promise<number> {
   const { sink, events, gap, sessions, now } = options;
-  const stale = await sink.stateKeys();
+  const index = await sink.stateIndex();
+  const stale = new Set(index.marks.keys());
   for (const session of sessions) stale.delete(session.id);
-  await sink.write(everywhere(sink, (partition) => events.gap(gap, now, partition)));
+  // Until the tombstones are there the topic of records holds what may have ended: who reads it must know.
+  const open = { ...toMessage('state', events.gap(gap, now, 0)), key: STATE_GAP_KEY };
+  const isOpen = index.gap || gap !== undefined;
+  await sink.write([
+    ...everywhere(sink, (partition) => events.gap(gap, now, partition)),
+    ...(isOpen ? [open] : []),
+  ]);
   await writeInParts(options, tableMessages(events, sessions, stale));
-  await sink.write(everywhere(sink, (partition) => events.resynced(sessions.length, now, partition)));
+  await sink.write([
+    ...everywhere(sink, (partition) => events.resynced(sessions.length, now, partition)),
+    ...(isOpen ? [tombstone(STATE_GAP_KEY)] : []),
+  ]);
   return sessions.length;
 }
 

@@ -25,24 +25,30 @@ import { STORE_UNAVAILABLE, type Wire } from './wire.ts';
 /** Calls of one contract over all replicas of a service. */
 export class RpcClient {
   readonly #methods: ReadonlyMap<string, AnyMethod>;
+  readonly #all: readonly GrpcReplica[];
   readonly #replicas: Replicas<GrpcReplica>;
+  readonly #connectMs: number;
 
-  private constructor(methods: ReadonlyMap<string, AnyMethod>, replicas: Replicas<GrpcReplica>) {
+  private constructor(
+    methods: ReadonlyMap<string, AnyMethod>,
+    all: readonly GrpcReplica[],
+    replicas: Replicas<GrpcReplica>,
+    connectMs: number,
+  ) {
     this.#methods = methods;
+    this.#all = all;
     this.#replicas = replicas;
+    this.#connectMs = connectMs;
   }
 
   static async open(role: PeerRole, wire: Wire, options: RpcOptions): Promise<RpcClient> {
     const contract = (await load(wire.protoPath, wire.loader))[`${wire.package}.${wire.service}`];
     if (contract === undefined || 'format' in contract)
       throw new Error(`${wire.protoPath} has no ${wire.service}`);
-    const replicas = options.addresses.map(
-      (address) => new GrpcReplica(address, wire, role, options.certificates),
-    );
-    return new RpcClient(
-      new Map(Object.entries(contract)),
-      new Replicas(replicas, { service: role, checkEveryMs: options.checkEveryMs }),
-    );
+    const { addresses, certificates, checkEveryMs, connectMs = CONNECT_DEADLINE_MS } = options;
+    const all = addresses.map((address) => new GrpcReplica(address, wire, role, certificates));
+    const replicas = new Replicas(all, { service: role, checkEveryMs });
+    return new RpcClient(new Map(Object.entries(contract)), all, replicas, connectMs);
   }
 
   async unary(name: string, request: object, options: CallOptions): Promise<unknown> {
@@ -66,17 +72,35 @@ export class RpcClient {
     options: CallOptions,
     work: (replica: GrpcReplica, options: GrpcCallOptions, signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
+    const until = performance.now() + options.deadlineMs;
+    const over = () =>
+      this.#replicas.call(
+        { ...options, deadlineMs: until - performance.now() },
+        async (replica, signal, leftMs) => {
+          const deadline = Date.now() + leftMs;
+          await replica.connected(Math.min(leftMs, this.#connectMs));
+          return work(replica, { deadline }, signal);
+        },
+      );
     try {
-      return await this.#replicas.call(options, async (replica, signal, leftMs) => {
-        const deadline = Date.now() + leftMs;
-        await replica.connected(Math.min(leftMs, CONNECT_DEADLINE_MS));
-        return work(replica, { deadline }, signal);
+      return await over().catch(async (error: unknown) => {
+        if (!mayHelpToWait(error, options) || !(await this.#someoneComesBack(until))) throw error;
+        return over();
       });
     } catch (error) {
       // Another replica might have reached the store; when none did, it is the store that is away.
       if (error instanceof ServiceUnavailable && isStoreAway(error.cause)) throw error.cause.cause;
       throw error;
     }
+  }
+
+  /** When none of them listens, the next moments may bring one that is just being started again. */
+  #someoneComesBack(until: number): Promise<boolean> {
+    const withinMs = Math.min(until - performance.now(), this.#connectMs);
+    return Promise.any(this.#all.map((replica) => replica.returned(withinMs))).then(
+      () => true,
+      () => false,
+    );
   }
 
   #method(name: string): AnyMethod {
@@ -102,16 +126,26 @@ class GrpcReplica implements Replica {
     });
   }
 
-  /** @throws ReplicaLost, unsent: nobody answers there, or it is not one of ours. */
-  connected(withinMs: number): Promise<void> {
-    if (this.#client.getChannel().getConnectivityState(true) === connectivityState.READY)
-      return Promise.resolve();
+  /**
+   * Waits for an attempt to connect that is under way, not for the pause before the next one: others may be there.
+   * @throws ReplicaLost, unsent: nobody answers there, or it is not one of ours.
+   */
+  async connected(withinMs: number): Promise<void> {
+    const channel = this.#client.getChannel();
+    const until = Date.now() + withinMs;
+    for (;;) {
+      const state = channel.getConnectivityState(true);
+      if (state === connectivityState.READY) return;
+      const moves = state === connectivityState.IDLE || state === connectivityState.CONNECTING;
+      if (!moves || !(await changes(channel, state, until)))
+        throw new ReplicaLost(`nobody answers at ${this.address}`, { unsent: true });
+    }
+  }
+
+  /** Until it can be called, however many attempts that takes. @throws Error when it cannot in time. */
+  returned(withinMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#client.waitForReady(Date.now() + withinMs, (error) =>
-        error
-          ? reject(new ReplicaLost(`nobody answers at ${this.address}`, { cause: error, unsent: true }))
-          : resolve(),
-      );
+      this.#client.waitForReady(Date.now() + withinMs, (error) => (error ? reject(error) : resolve()));
     });
   }
 
@@ -193,6 +227,22 @@ function secure(certificates: PeerCertificates, role: PeerRole, address: string)
   });
 }
 
+function mayHelpToWait(error: unknown, { repeatable }: CallOptions): boolean {
+  if (!(error instanceof ServiceUnavailable) || !(error.cause instanceof ReplicaLost)) return false;
+  return (repeatable || error.cause.unsent) && !isStoreAway(error.cause);
+}
+
+/** @returns false: the time was over first. */
+function changes(
+  channel: ReturnType<Client['getChannel']>,
+  from: connectivityState,
+  until: number,
+): Promise<boolean> {
+  return new Promise((resolve) => {
+    channel.watchConnectivityState(from, until, (error) => resolve(error === undefined));
+  });
+}
+
 function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && 'details' in error && 'metadata' in error;
 }
@@ -214,7 +264,8 @@ const CHANNEL_OPTIONS: ChannelOptions = {
   // We repeat by ourselves, on another replica, and only what may be repeated.
   'grpc.enable_retries': 0,
   'grpc.initial_reconnect_backoff_ms': 100,
-  'grpc.max_reconnect_backoff_ms': 1000,
+  // A replica that is started again is found soon after; an attempt that is refused costs next to nothing.
+  'grpc.max_reconnect_backoff_ms': 250,
   'grpc.keepalive_time_ms': 10_000,
   'grpc.keepalive_timeout_ms': 3_000,
   'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),

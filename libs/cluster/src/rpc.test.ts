@@ -104,6 +104,35 @@ describe('replicas', () => {
     assert.deepEqual(await answers, [FORM, FORM]);
   });
 
+  test(
+    'one that dies and comes back, again and again, costs no call a wait',
+    { timeout: 60_000 },
+    async () => {
+      const b = await serve('a2');
+      let a = await serve('a1');
+      const { address } = a;
+      // Who waits for a connection that cannot be made waits longer than this test may take.
+      const auth = await client([address, b.address], portal, 50, 600_000);
+      for (let round = 0; round < 3; round++) {
+        await callUntil(auth, a);
+        a.kill();
+        for (let i = 0; i < 6; i++) assert.deepEqual(await auth.begin(BEGIN), FORM);
+        a = await serve('a1', { listen: address });
+      }
+    },
+  );
+
+  test('when none is there, a call waits for one that is being started again', async () => {
+    const a = await serve('a1');
+    const auth = await client([a.address, '127.0.0.1:1'], portal, 50, 60_000);
+    await callUntil(auth, a);
+    a.kill();
+    const answer = auth.begin(BEGIN);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await serve('a1', { listen: a.address });
+    assert.deepEqual(await answer, FORM);
+  });
+
   test('nobody there is ServiceUnavailable at once, and a store that is away says so', async () => {
     const auth = await client(['127.0.0.1:1', '127.0.0.1:2'], portal);
     await assert.rejects(auth.begin(BEGIN), (error) => {
@@ -158,7 +187,20 @@ describe('bytes on the internal RPC that break the contract (V17)', () => {
   });
 });
 
+/** Until a certain replica had a call. */
+async function callUntil(
+  auth: { begin(request: typeof BEGIN): Promise<unknown> },
+  { calls }: { calls: unknown[] },
+) {
+  const before = calls.length;
+  while (calls.length === before) {
+    await auth.begin(BEGIN);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
 interface ServeOptions {
+  listen?: string;
   role?: PeerRole;
   authority?: TestAuthority;
   callers?: PeerRole[];
@@ -171,7 +213,7 @@ async function serve(name: string, options: ServeOptions = {}) {
   const { role = 'auth', authority = ours, callers = ['portal'] } = options;
   const certificates = await authority.peer(name, [role]);
   const { options: transport, health } = await rpcServer({
-    ...{ listen: '127.0.0.1:0', services: [{ wire: AUTH_WIRE, callers }], certificates },
+    ...{ listen: options.listen ?? '127.0.0.1:0', services: [{ wire: AUTH_WIRE, callers }], certificates },
   });
   const server = new Server(transport.channelOptions);
   const calls: unknown[] = [];
@@ -203,8 +245,13 @@ async function serve(name: string, options: ServeOptions = {}) {
   return { address: `127.0.0.1:${port}`, calls, called, health, kill, certificates };
 }
 
-async function client(addresses: string[], certificates: PeerCertificates, checkEveryMs?: number) {
-  const auth = await authClient({ addresses, certificates, checkEveryMs });
+async function client(
+  addresses: string[],
+  certificates: PeerCertificates,
+  checkEveryMs?: number,
+  connectMs?: number,
+) {
+  const auth = await authClient({ addresses, certificates, checkEveryMs, connectMs });
   closers.push(() => auth.close());
   return auth;
 }

@@ -8,13 +8,13 @@
  *   auth.Reply      yes  by handle: one that was answered already shows the present form; a right one is granted again and
  *                        the session that nobody used is replaced (apps/auth/src/login.ts). It costs one try at most
  *   auth.Logout     yes  ending what has ended does nothing; the answer may say `ended: false`
- *   auth.Lookup, catalog.Announce, node.ListTunnels, node.Status   yes, they read
+ *   auth.Lookup, catalog.Announce, node.ListTunnels, node.Status, node.StoreSilence   yes, they read
  *   node.Release    yes  fenced by epoch
  *   node.Drain      yes  the state is named, not switched
- *   account.ChangeAccount no  a user that was added would be there already
+ *   account.*       yes  they read, and who is locked twice is locked
  *   node.Disconnect no   the client may be back already, and would be disconnected again
  */
-import { accountRequest, type Accounts, type ExplainPolicy } from './accounts.ts';
+import { ONLY_AT_AUTH, type Accounts, type ExplainPolicy } from './accounts.ts';
 import type { AuthService, CatalogService } from './auth-service.ts';
 import {
   accountsFrom,
@@ -26,7 +26,14 @@ import {
   problemFrom,
 } from './auth-wire.ts';
 import type { PeerNode, TunnelInfo } from './node-service.ts';
-import { countFrom, drainingFrom, releasesMessage, statusFrom, tunnelsFrom } from './node-wire.ts';
+import {
+  countFrom,
+  drainingFrom,
+  releasesMessage,
+  silenceFrom,
+  statusFrom,
+  tunnelsFrom,
+} from './node-wire.ts';
 import type { PeerCertificates, PeerRole } from './peers.ts';
 import type { RpcClient } from './rpc-client.ts';
 import type { RpcServerOptions } from './rpc-server.ts';
@@ -45,6 +52,8 @@ export interface RpcOptions {
   /** Of this process; absent = without TLS, for a socket that only its owner can open. */
   certificates?: PeerCertificates;
   checkEveryMs?: number;
+  /** Longest wait for a connection to one replica. */
+  connectMs?: number;
 }
 
 export interface Closable {
@@ -74,21 +83,21 @@ export async function catalogClient(options: RpcOptions): Promise<CatalogService
   };
 }
 
-/** Users, as the auth of other processes knows them. */
+/** Users as auth knows them, for a tunnel node: it may lock them and change nothing else (docs/decisions/0006). */
 export async function accountClient(
   options: RpcOptions,
 ): Promise<Accounts & { explain: ExplainPolicy } & Closable> {
   const rpc = await openClient('auth', ACCOUNT_WIRE, options);
-  const reads = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
-  const changes = { repeatable: false, deadlineMs: LOGIN_DEADLINE_MS };
+  const quick = { repeatable: true, deadlineMs: QUICK_DEADLINE_MS };
   return {
-    list: async () => accountsFrom(await rpc.unary('ListAccounts', {}, reads)),
+    list: async () => accountsFrom(await rpc.unary('ListAccounts', {}, quick)),
     async apply(order) {
-      const problem = problemFrom(await rpc.unary('ChangeAccount', accountRequest(order), changes));
+      if (order.verb !== 'lock') throw new Error(ONLY_AT_AUTH);
+      const problem = problemFrom(await rpc.unary('LockAccount', { name: order.name }, quick));
       if (problem !== '') throw new Error(problem);
     },
     explain: async (user, profile) =>
-      explainedFrom(await rpc.unary('ExplainPolicy', { user, profile }, reads)),
+      explainedFrom(await rpc.unary('ExplainPolicy', { user, profile }, quick)),
     close: () => rpc.close(),
   };
 }
@@ -112,6 +121,8 @@ export async function nodeClient(options: RpcOptions): Promise<PeerNode & Closab
     },
     drain: async (drain) => drainingFrom(await rpc.unary('Drain', { drain }, reads)),
     status: async () => statusFrom(await rpc.unary('Status', {}, reads)),
+    storeSilence: async () =>
+      silenceFrom(await rpc.unary('StoreSilence', {}, { ...reads, deadlineMs: SILENCE_DEADLINE_MS })),
     close: () => rpc.close(),
   };
 }
@@ -130,4 +141,6 @@ async function openClient(role: PeerRole, wire: Wire, options: RpcOptions): Prom
 /** Less than the edge waits for an answer. */
 export const LOGIN_DEADLINE_MS = 45_000;
 export const QUICK_DEADLINE_MS = 5_000;
+/** Who asks has a second for it. */
+const SILENCE_DEADLINE_MS = 2_000;
 const PAGES_DEADLINE_MS = 20_000;

@@ -5,6 +5,7 @@ import type { Clock } from './clock.ts';
 import { sampleClaim, sampleLogin } from './session.fake.ts';
 import { seconds } from './session-decisions.ts';
 import { addressesContract } from './sessions-addresses.contract.ts';
+import { homeContract } from './sessions-home.contract.ts';
 import { limitsContract } from './sessions-limits.contract.ts';
 import { contractWorld, elsewhere, here, hereAgain } from './sessions-world.contract.ts';
 import type { Notice, Sessions } from './sessions.ts';
@@ -111,6 +112,35 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
         );
         await refused(authed, 'token-unknown');
         assert.equal(await world.sessions.endOfUser('bob', 'user-locked'), 0);
+      });
+
+      it('ends the sessions of a user up to a time, and those that were made later stay', async () => {
+        const before = [await login('bob'), await login('bob'), await login('bob')];
+        const [, connected, parked] = before;
+        assert.ok(connected && parked);
+        await up(connected);
+        await world.sessions.park(parked.id, (await up(parked)).lease, 'connection-lost', used(0n, 0n));
+        const changedAt = world.clock.read();
+        world.clock.pass(1);
+        const later = [await login('bob'), await login('bob')];
+        for (const session of later) await up(session);
+        assert.equal(await world.sessions.endOfUser('bob', 'password-changed', changedAt), 3);
+        for (const session of before) assert.equal((await get(session)).endReason, 'password-changed');
+        for (const session of later) assert.equal((await get(session)).state, 'up');
+        assert.equal(await world.sessions.endOfUser('bob', 'password-changed', changedAt), 0);
+      });
+
+      it('ends hundreds of one user, old and new ones mixed', async () => {
+        const made = (count: number) => Promise.all(Array.from({ length: count }, () => login('bob')));
+        const old = await made(250);
+        const changedAt = world.clock.read();
+        world.clock.pass(1);
+        const later = await made(250);
+        for (const session of old.slice(0, 210)) await up(session);
+        assert.equal(await world.sessions.endOfUser('bob', 'password-changed', changedAt), old.length);
+        const left = (await world.sessions.list()).map(({ id }) => id).sort();
+        assert.deepEqual(left, later.map(({ id }) => id).sort());
+        assert.equal(await world.sessions.endOfUser('bob', 'user-locked'), later.length);
       });
 
       it('adds payload up over tunnels and never counts back', async () => {
@@ -416,6 +446,7 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
 
     limitsContract(world);
     addressesContract(world);
+    homeContract(world);
 
     it('refuses every call after close', async () => {
       const session = await login();

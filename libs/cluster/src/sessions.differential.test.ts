@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Grant } from '@sallyport/protocol';
+import { homeOf } from './home-slices.ts';
 import { RedisServer } from './redis-server.fake.ts';
 import { Redis } from './redis.ts';
 import { sampleClaim, sampleLogin, TestClock } from './session.fake.ts';
@@ -67,6 +68,7 @@ const GRANTS: Partial<Grant>[] = [
   // An address of the first pools, for its user alone.
   { explicitIpv4: '10.1.0.3', ipv6Pools: ['fd00:1::/124'], maxSameClients: 1, onLimit: 'replace-oldest' },
 ];
+const POOLS = GRANTS.flatMap(({ ipv4Pools = [], ipv6Pools = [] }) => [...ipv4Pools, ...ipv6Pools]);
 const RESERVED = ['10.1.0.3', '10.3.0.9', 'fd00:2:0:3::5', 'fd00:1::7'];
 
 interface Known {
@@ -107,6 +109,7 @@ class Pair {
         maxClients: random(3) * 8,
         connectsPerMinute: random(3) * 3,
         reserved: RESERVED,
+        home: homeOf(POOLS, 1 + (step % 3), step % 4),
       };
       this.#memory.configure(limits);
       this.#redis.configure(limits);
@@ -169,7 +172,11 @@ class Pair {
       return;
     }
     this.claims++;
-    assert.deepEqual([redis.resumed, redis.lease], [memory.resumed, memory.lease], `step ${step}`);
+    assert.deepEqual(
+      [redis.resumed, redis.returning, redis.lease],
+      [memory.resumed, memory.returning, memory.lease],
+      `step ${step}`,
+    );
     pick.leases.push({ memory: memory.lease, redis: redis.lease });
   }
 

@@ -22,7 +22,7 @@ import {
   timeAway,
 } from './session-decisions.ts';
 import { SessionTable } from './session-table.ts';
-import type { Lease, Micros, NodeIdentity, Session, SessionEvent } from './session.ts';
+import type { Lease, Micros, NodeIdentity, Session, SessionAddresses, SessionEvent } from './session.ts';
 import { apply, epochOf } from './session.ts';
 import type {
   Claimed,
@@ -148,10 +148,13 @@ export class MemorySessions implements Sessions {
     });
   }
 
-  endOfUser(user: string, reason: Reason): Promise<number> {
+  endOfUser(user: string, reason: Reason, upTo?: Micros): Promise<number> {
     return this.#commits.change(true, (step) => {
       step.owe(false);
-      return this.#table.ofUser(user).filter((session) => end(session, reason, step)).length;
+      const meant = this.#table
+        .ofUser(user)
+        .filter(({ createdAt }) => upTo === undefined || createdAt <= upTo);
+      return meant.filter((session) => end(session, reason, step)).length;
     });
   }
 
@@ -202,6 +205,7 @@ export class MemorySessions implements Sessions {
   configure(limits: SessionLimits): void {
     this.#limits = limits;
     this.#table.addresses.reserve(limits.reserved ?? []);
+    this.#table.addresses.settle(limits.home ?? []);
   }
 
   /** Waits for what is being written. Sessions stay as they are: the next process goes on with them. */
@@ -259,7 +263,7 @@ export class MemorySessions implements Sessions {
     if (decision.type !== 'claimed' || keepsAddresses(session, decision)) step.owe(true);
     if (decision.type === 'repeated') {
       const { lease, addresses } = decision;
-      return { ok: true, session, lease, addresses, resumed: earlier?.resumed ?? true };
+      return { ok: true, session, lease, addresses, resumed: earlier?.resumed ?? true, returning: false };
     }
     for (const event of decision.events) step.emit(event);
     const counts = decision.type === 'claimed' || COUNTED_REFUSALS.includes(decision.reason);
@@ -273,7 +277,10 @@ export class MemorySessions implements Sessions {
     if (counts) this.#remember(session.id, [...connects, connect], step);
     if (decision.type === 'refused') return { ok: false, reason: decision.reason };
     const claimed = this.#table.get(session.id) ?? session;
-    return { ok: true, session: claimed, lease: decision.lease, addresses: decision.addresses, resumed };
+    const { lease, addresses } = decision;
+    const returning =
+      resumed && session.lease?.name === lease.name && sameAddresses(session.addresses, claimed.addresses);
+    return { ok: true, session: claimed, lease, addresses, resumed, returning };
   }
 
   /** Other sessions of the user; not looked for where there is no limit. */
@@ -396,14 +403,15 @@ function waitingSince(session: Session): Micros {
   return session.state === 'parked' ? session.parkedAt : session.createdAt;
 }
 
+function sameAddresses(one: SessionAddresses, other: SessionAddresses): boolean {
+  return one.ipv4 === other.ipv4 && one.ipv6 === other.ipv6;
+}
+
 /** Nothing is taken, from nobody: if a restart forgets such a claim, the session has what it had before. */
 function keepsAddresses(session: Session, decision: ClaimDecision): boolean {
   if (decision.type !== 'claimed' || decision.events.length !== 1) return false;
   return decision.events.every(
-    (event) =>
-      event.type === 'claimed' &&
-      event.addresses.ipv4 === session.addresses.ipv4 &&
-      event.addresses.ipv6 === session.addresses.ipv6,
+    (event) => event.type === 'claimed' && sameAddresses(event.addresses, session.addresses),
   );
 }
 

@@ -2,18 +2,20 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
 import { REASONS, statusOf } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
-import { decodeStored, encodeStored, parseGrant, type GrantText } from './redis-records.ts';
+import { PUT_BACK_SLICE, puttingBack, startedText } from './putting-back.ts';
+import { decodeStored, parseGrant, type GrantText } from './redis-records.ts';
 import {
-  blocksOf,
+  homeRanges,
   poolSize,
   reservedList,
   storedGrant,
+  type HomeRanges,
   type ReservedList,
   type StoredGrant,
 } from './redis-plan.ts';
 import type { Scripts } from './redis.ts';
 import { loadScript } from './scripts.ts';
-import type { Lease, NodeIdentity, Session, SessionClient } from './session.ts';
+import type { Lease, Micros, NodeIdentity, Session, SessionClient } from './session.ts';
 import type {
   Claimed,
   ClaimRequest,
@@ -48,6 +50,7 @@ export class RedisSessions implements Sessions, Assertions {
   readonly #pollMillis: number;
   #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   #reserved: ReservedList = { tag: '', members: [] };
+  #home: HomeRanges = homeRanges([]);
   readonly #grants = new Map<string, GrantText>();
   readonly #checked = new Checked();
   readonly #mail = new Set<Mail>();
@@ -96,6 +99,11 @@ export class RedisSessions implements Sessions, Assertions {
     return isSessionId(id) ? this.#find({ id }) : this.#unknown(undefined);
   }
 
+  /** The record of a session that has a fact in the stream; undefined = it has ended, and its tombstone is gone. */
+  ofFact(id: string): Promise<Session | undefined> {
+    return isSessionId(id) ? this.#find({ id, sure: true }) : this.#unknown(undefined);
+  }
+
   list(): Promise<Session[]> {
     return this.#list('', PAGE);
   }
@@ -115,13 +123,20 @@ export class RedisSessions implements Sessions, Assertions {
   async #list(prefix: string, limit: number): Promise<Session[]> {
     const sessions: Session[] = [];
     for (let from = ''; ;) {
-      const [away, next, ...rows] = await this.#run(SCRIPTS.list, { from, limit, prefix });
-      for (let i = 0; i < rows.length; i += 2) {
-        sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
-      }
+      const [next, ...ids] = await this.#run(SCRIPTS.list, { from, limit, prefix });
+      for (let at = 0; at < ids.length; at += FETCH_SLICE)
+        sessions.push(...(await this.#fetch(ids.slice(at, at + FETCH_SLICE))));
       from = String(next);
       if (from === '') return sessions;
     }
+  }
+
+  async #fetch(ids: readonly (string | number)[]): Promise<Session[]> {
+    const [away, ...rows] = await this.#run(SCRIPTS.fetch, { ids });
+    const sessions: Session[] = [];
+    for (let i = 0; i < rows.length; i += 2)
+      sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
+    return sessions;
   }
 
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
@@ -141,7 +156,7 @@ export class RedisSessions implements Sessions, Assertions {
       if (statusOf(reason) === 401) await this.#redis.prove();
       return { ok: false, reason };
     }
-    const [, away, id, text, offered, resumed, fresh, told] = reply.map(String);
+    const [, away, id, text, offered, resumed, fresh, told, returning] = reply.map(String);
     if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
     const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
     if (session.lease === undefined) throw new Error('a claimed session has no lease');
@@ -150,7 +165,8 @@ export class RedisSessions implements Sessions, Assertions {
       ipv4: offered?.includes('4') ? session.addresses.ipv4 : '',
       ipv6: offered?.includes('6') ? session.addresses.ipv6 : '',
     };
-    return { ok: true, session, lease: session.lease, addresses, resumed: resumed === '1' };
+    const { lease } = session;
+    return { ok: true, session, lease, addresses, resumed: resumed === '1', returning: returning === '1' };
   }
 
   async #runClaim(request: ClaimRequest): Promise<(string | number)[]> {
@@ -171,6 +187,7 @@ export class RedisSessions implements Sessions, Assertions {
       maxClients: this.#limits.maxClients,
       perMinute: this.#limits.connectsPerMinute,
       reserved: tag,
+      home: this.#home,
       ...clientFields(client),
     };
     const reply = await this.#run(SCRIPTS.claim, args);
@@ -197,8 +214,24 @@ export class RedisSessions implements Sessions, Assertions {
     return isSessionId(id) ? this.#change('end', id, { reason }) : Promise.resolve(false);
   }
 
-  endOfUser(user: string, reason: Reason): Promise<number> {
-    return this.#slices(SCRIPTS.endUser, { user, reason, limit: SLICE }, true);
+  /** A session that changes its state changes its place in the index: of many the walk is made until it finds none. */
+  async endOfUser(user: string, reason: Reason, upTo?: Micros): Promise<number> {
+    for (let total = 0; ;) {
+      const { ended, slices } = await this.#endOfUser({ user, reason, limit: SLICE, upTo: upTo ?? '' });
+      total += ended;
+      if (ended === 0 || slices === 1) return total;
+    }
+  }
+
+  async #endOfUser(args: object): Promise<{ ended: number; slices: number }> {
+    for (let [ended, slices, from] = [0, 1, '']; ; slices++) {
+      const [count, next, forgotten] = await this.#run(SCRIPTS.endUser, { ...args, from }, true);
+      ended += Number(count);
+      from = String(next);
+      if (from !== '') continue;
+      if (forgotten === 1) throw new StoreUnavailable('nodes still assert their sessions');
+      return { ended, slices };
+    }
   }
 
   announce({ name, incarnation }: NodeIdentity): Promise<number> {
@@ -236,6 +269,7 @@ export class RedisSessions implements Sessions, Assertions {
   configure(limits: SessionLimits): void {
     this.#limits = limits;
     this.#reserved = reservedList(limits.reserved ?? []);
+    this.#home = homeRanges(limits.home ?? []);
   }
 
   /** Redis itself stays open. */
@@ -257,29 +291,13 @@ export class RedisSessions implements Sessions, Assertions {
     return verdicts;
   }
 
-  async restore(sessions: readonly Session[]): Promise<number> {
-    const unheld = sessions.filter((session) => session.state !== 'up');
-    return (await this.#write(unheld)).filter((verdict) => verdict.kept).length;
-  }
-
   async #write(sessions: readonly Session[]): Promise<AssertionVerdict[]> {
     const verdicts: AssertionVerdict[] = [];
-    for (let at = 0; at < sessions.length; at += ASSERT_SLICE) {
-      const slice = sessions.slice(at, at + ASSERT_SLICE);
-      const grants = new Map<string, StoredGrant>();
-      const records = slice.map((session) => {
-        const stored = storedGrant(session.grant, session.origins);
-        grants.set(stored.key, stored);
-        this.#keep(stored);
-        const started = session.state === 'authed' ? startedText(session) : '';
-        return {
-          id: session.id,
-          record: encodeStored(session, stored.key),
-          blocks: blocksOf(session),
-          started,
-        };
-      });
-      const reply = await this.#run(SCRIPTS.assert, { records, grants: [...grants.values()] }, true);
+    for (let at = 0; at < sessions.length; at += PUT_BACK_SLICE) {
+      const slice = sessions.slice(at, at + PUT_BACK_SLICE);
+      const { records, grants } = puttingBack(slice);
+      for (const grant of grants) this.#keep(grant);
+      const reply = await this.#run(SCRIPTS.assert, { records, grants }, true);
       for (const [i, { id }] of slice.entries()) {
         const [kind, reason] = String(reply[i]).split(' ');
         verdicts.push(
@@ -307,7 +325,7 @@ export class RedisSessions implements Sessions, Assertions {
     return Promise.resolve(answer);
   }
 
-  async #find(args: { id: string; t?: string }): Promise<Session | undefined> {
+  async #find(args: { id: string; t?: string; sure?: true }): Promise<Session | undefined> {
     const [away, id, text] = await this.#run(SCRIPTS.find, args);
     return id === undefined ? undefined : this.#decode(String(id), String(text), BigInt(String(away)));
   }
@@ -335,11 +353,9 @@ export class RedisSessions implements Sessions, Assertions {
 
   async #slices(script: typeof SCRIPTS.announce, args: object, confirm: boolean): Promise<number> {
     for (let total = 0; ;) {
-      const [count, more, forgotten] = await this.#run(script, args, confirm);
+      const [count, more] = await this.#run(script, args, confirm);
       total += Number(count);
-      if (more === 1) continue;
-      if (forgotten === 1) throw new StoreUnavailable('nodes still assert their sessions');
-      return total;
+      if (more !== 1) return total;
     }
   }
 
@@ -448,6 +464,7 @@ const SCRIPTS = {
   create: loadScript('create', SESSION_PARTS),
   find: loadScript('find', ['records']),
   list: loadScript('list', ['records']),
+  fetch: loadScript('fetch', ['records']),
   counts: loadScript('counts'),
   claim: loadScript('claim', [...SESSION_PARTS, 'yielding']),
   reserve: loadScript('reserve'),
@@ -457,21 +474,22 @@ const SCRIPTS = {
   mail: loadScript('mail', ['records']),
   sweep: loadScript('sweep', SESSION_PARTS),
   pools: loadScript('pools', SESSION_PARTS),
-  assert: loadScript('assert', SESSION_PARTS),
+  assert: loadScript('assert', [...SESSION_PARTS, 'putting-back']),
   asserted: loadScript('asserted'),
 };
 
-/** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2). */
-export const POLL_MILLIS = 1000;
+/** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2): an end counts within 1 s. */
+export const POLL_MILLIS = 500;
 /** Sessions that one script changes at most: a longer one would hold up everybody else. */
-export const SLICE = 200;
+export const SLICE = 40;
 
 /** Sessions of one page of `list`. */
 const PAGE = 500;
 /** Of a search by id, most of which is not wanted. */
 const PREFIX_PAGE = 2000;
-const SWEEP_SLICES = 50;
-const ASSERT_SLICE = 50;
+/** Records that one script reads. */
+const FETCH_SLICE = 100;
+const SWEEP_SLICES = 250;
 /** Reigns that may begin during one claim. */
 const CLAIM_ATTEMPTS = 3;
 const MAIL_BATCH = 256;
@@ -494,12 +512,6 @@ function newOp(): string {
 
 function isSessionId(id: string): boolean {
   return /^[0-9a-f]{32}$/.test(id);
-}
-
-/** The members of a `started` event that the scripts do not make. */
-function startedText(of: Omit<NewSession, 'strapKey'> & { strapKeys: string[] }): string {
-  const { tokenHash, user, profile, grant, origins, client, strapKeys } = of;
-  return JSON.stringify({ tokenHash, user, profile, grant, origins, client, strapKeys }).slice(1, -1);
 }
 
 function clientFields({ address, userAgent, platform, hostname }: SessionClient) {

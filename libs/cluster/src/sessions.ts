@@ -36,8 +36,11 @@ export interface Sessions {
   endByNode(id: string, lease: Lease, reason: Reason, usage: Usage): Promise<boolean>;
   /** Logout, terminate, ban: not fenced, hits the session whatever the epoch. @returns false if there was nothing to end. */
   end(id: string, reason: Reason): Promise<boolean>;
-  /** Ends all sessions of a user. @returns how many. */
-  endOfUser(user: string, reason: Reason): Promise<number>;
+  /**
+   * Ends the sessions of a user, all or those that were made until then: after a new password, those of the old one.
+   * @param upTo by the store's clock. @returns how many.
+   */
+  endOfUser(user: string, reason: Reason, upTo?: Micros): Promise<number>;
 
   /** Parks what older incarnations of this node still hold (C4). @returns how many. */
   announce(node: NodeIdentity): Promise<number>;
@@ -91,6 +94,8 @@ export interface Claimed {
   lease: Lease;
   addresses: SessionAddresses;
   resumed: boolean;
+  /** This node had it last, with all of its addresses: no other can still announce them. */
+  returning: boolean;
 }
 
 export interface Refused {
@@ -120,6 +125,8 @@ export interface SessionLimits {
   connectsPerMinute: number;
   /** Fixed addresses of the configuration (`fixedAddresses`): pools give them to nobody. */
   reserved?: readonly string[];
+  /** Of the node that claims (home-slices.ts), CIDRs: it looks there first. Default: none. */
+  home?: readonly string[];
 }
 
 export type SessionCounts = Record<Exclude<Session['state'], 'closed'>, number>;

@@ -172,6 +172,8 @@ function checkTranslation({ values }: SettingsDocument, report: Report): void {
   const ranges = values['nat-addresses'] ?? [];
   if (ranges.length > 0 && (values['return-path'] ?? 'nat') !== 'nat')
     report('nat-addresses needs return-path: nat', 'nat-addresses');
+  if (values.node?.slices && values['return-path'] !== 'routed')
+    report('slices needs return-path: routed', 'node', 'slices');
   for (const family of ['ipv4', 'ipv6'] as const) {
     if (ranges.filter((text) => parseRange(text)?.family === family).length > 1)
       report(`nat-addresses names more than one range of ${FAMILIES[family]}`, 'nat-addresses');

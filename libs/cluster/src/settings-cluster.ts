@@ -9,6 +9,7 @@ import { KAFKA_DEFAULTS, kafkaProblems, type KafkaSettings } from './kafka-setti
 import type { PeerFiles } from './peers.ts';
 import {
   CLUSTER_NAME,
+  DEFAULT_EVENTS_MAX_BYTES,
   defaultRedisSettings,
   REDIS_PROMISES,
   type RedisPromise,
@@ -41,6 +42,8 @@ export interface ClusterSettings {
   pki?: PeerFiles;
   services: ServiceAddresses;
   listen: ListenAddresses;
+  /** How long a node that alone cannot reach the store keeps its tunnels (CLUSTER.md C3). */
+  isolationLimitSeconds: number;
 }
 
 const host = text(255);
@@ -128,6 +131,13 @@ const REDIS_KEYS = {
     reloads: false,
     about: 'What you vouch for where Redis does not let us look (CONFIG is forbidden).',
     example: '[noeviction, persistence]',
+  }),
+  'events-max-bytes': key(integer(1_048_576, 1_099_511_627_776), DEFAULT_EVENTS_MAX_BYTES, {
+    unit: 'bytes',
+    reloads: false,
+    about:
+      'Memory in Redis for facts that Kafka has not taken yet. From three quarters on interim statistics are left out; at the limit the oldest facts are given up, and an event says so. At most a quarter of maxmemory.',
+    example: '268435456',
   }),
   tls: { kind: 'section', about: 'TLS towards Redis.', keys: REDIS_TLS_KEYS } satisfies Section<
     typeof REDIS_TLS_KEYS
@@ -251,6 +261,11 @@ function hostOrNone() {
   });
 }
 
+/** Balancers must have seen the 404 by then, else the clients come back to the same node. */
+export const LEAST_ISOLATION_SECONDS = 3;
+/** Sixty less than an address rests before another user gets it (CLUSTER.md C13). */
+export const MOST_ISOLATION_SECONDS = 10;
+
 export const CLUSTER_KEYS = {
   redis: {
     kind: 'section',
@@ -277,6 +292,12 @@ export const CLUSTER_KEYS = {
     about: 'Where the services of this file listen.',
     keys: LISTEN_KEYS,
   } satisfies Section<typeof LISTEN_KEYS>,
+  'isolation-limit': key(integer(LEAST_ISOLATION_SECONDS, MOST_ISOLATION_SECONDS), MOST_ISOLATION_SECONDS, {
+    unit: 'seconds',
+    about:
+      'How long a tunnel node that alone cannot reach Redis keeps its tunnels. Then it closes them, and their clients come back on other nodes.',
+    example: '5',
+  }),
 };
 
 type ClusterValues = Values<typeof CLUSTER_KEYS>;
@@ -295,6 +316,7 @@ export function clusterSettingsOf(values: ClusterValues, base: string): ClusterS
       catalog: services?.catalog ?? [],
     },
     listen: { ...LISTEN, ...listen },
+    isolationLimitSeconds: values['isolation-limit'] ?? CLUSTER_KEYS['isolation-limit'].default,
   };
 }
 
@@ -312,6 +334,7 @@ function redisOf(values: NonNullable<ClusterValues['redis']>, file: File): Redis
     passwordFile: file(values['password-file']),
     sentinelPasswordFile: file(values['sentinel-password-file']),
     promises: values.promises ?? [],
+    eventsMaxBytes: values['events-max-bytes'] ?? DEFAULT_EVENTS_MAX_BYTES,
     ...(tls && {
       tls: {
         caFile: file(tls.ca),
@@ -366,6 +389,8 @@ export function checkCluster(
   }
   for (const name of ['services', 'listen', 'kafka'] as const)
     if (values[name] && !redis) report(`${name} belongs to a cluster, and a cluster needs redis`, name);
+  if (values['isolation-limit'] !== undefined && !redis)
+    report('isolation-limit belongs to a cluster, and a cluster needs redis', 'isolation-limit');
   if (pki)
     for (const name of ['ca', 'cert', 'key'] as const)
       if (!pki[name] && !refused(name)) report(`pki needs ${name}`, 'pki');

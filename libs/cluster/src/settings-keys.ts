@@ -27,6 +27,7 @@ import {
   parseRange,
 } from '@sallyport/protocol';
 import type { IpFamily } from '@sallyport/protocol';
+import { MAX_SLICES } from './home-slices.ts';
 import { CLUSTER_KEYS, NODE_ADDRESS_KEY } from './settings-cluster.ts';
 import { DOMAIN, hostAndPort, key, path } from './settings-values.ts';
 
@@ -398,6 +399,13 @@ const NODE_KEYS = {
     about: 'Number of this node, part of the DTLS ids that it hands out.',
     example: '1',
   }),
+  slices: key(integer(0, MAX_SLICES), 0, {
+    reloads: false,
+    defaultText: 'each client is announced alone',
+    about:
+      'With return-path routed: in how many slices the nodes share the pools, the same in all nodes; as many as there are nodes. A node gives addresses of the slice of its number first and announces it as a whole; only clients away from home need a route of their own (docs/return-path.md). A node with a higher number has no slice.',
+    example: '3',
+  }),
   'advertised-udp-port': key(integer(0, 65_535), 0, {
     reloads: false,
     defaultText: 'udp-port',
@@ -454,6 +462,12 @@ export const SETTINGS_KEYS = {
     about:
       'With return-path nat: what clients are translated to, one address or range for IPv4 and one for IPv6. The network must deliver them to this node. Without: the address of the interface that packets leave by.',
     example: '192.0.2.8-192.0.2.15',
+  }),
+  'client-to-client': key(flag, true, {
+    reloads: false,
+    about:
+      'Whether clients reach each other, also on different nodes (that needs return-path routed); false = packets from the pools to the pools are dropped, except those from and to the gateway itself.',
+    example: 'false',
   }),
   node: { kind: 'section', about: 'This node of a cluster.', keys: NODE_KEYS } satisfies Section<
     typeof NODE_KEYS

@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { keyPlaces } from '@sallyport/chassis';
 import { MAX_BANNER_BYTES } from '@sallyport/protocol';
+import { REUSE_DELAY_SECONDS } from './addresses.ts';
 import { DEFAULT_GRANT } from './grant-fields.ts';
+import { MOST_ISOLATION_SECONDS } from './settings-cluster.ts';
 import { exampleSettings } from './settings-example.ts';
 import { SETTINGS_KEYS } from './settings-keys.ts';
 import {
@@ -35,7 +37,7 @@ test('a small file gives settings with all defaults', () => {
   assert.deepEqual(settings.profiles.default?.methods, ['local']);
   assert.deepEqual({ ...settings.policy }, { ipv4Pools: ['10.90.0.0/16'] });
   assert.deepEqual(settings.node, {
-    ...{ name: 'gateway', number: 1, advertisedUdpPort: 443 },
+    ...{ name: 'gateway', number: 1, slices: 0, advertisedUdpPort: 443 },
     address: '127.0.0.1:9495',
   });
 });
@@ -101,6 +103,8 @@ const MUTATIONS: [text: string, line: number, message: RegExp][] = [
   ['nat-addresses: 192.0.2.0/24', 4, /is no address and no range/],
   ['nat-addresses: [192.0.2.8, fd00::8, 192.0.2.9]', 4, /names more than one range of IPv4/],
   ['return-path: routed\nnat-addresses: 192.0.2.8', 5, /nat-addresses needs return-path: nat/],
+  ['return-path: nat\nnode: { name: n1, slices: 3 }', 5, /slices needs return-path: routed/],
+  ['return-path: routed\nnode: { slices: 257 }', 5, /slices must be a whole number from 0 to 256/],
   ['rekey-method: ssl', 4, /refused: it needs renegotiation/],
   ['rekey-method: none', 4, /refused: Secure Client/],
   ['rekey-time: 0', 4, /rekey-time must be/],
@@ -216,6 +220,12 @@ test('a key that another one follows by default is not named beside it', () => {
   assert.deepEqual(waiting, ['udp-port']);
 });
 
+test('isolation-limit belongs to a cluster, and leaves addresses a minute to rest', () => {
+  assert.equal(settingsIn(GOOD).isolationLimitSeconds, MOST_ISOLATION_SECONDS);
+  assert.match(errorsIn(`${GOOD}isolation-limit: 5\n`).join(), /isolation-limit belongs to a cluster/);
+  assert.ok(MOST_ISOLATION_SECONDS + 60 <= REUSE_DELAY_SECONDS);
+});
+
 test('every key that waits for a start is one that the reload keeps back', () => {
   const changed = settingsIn(`${GOOD}
 listen-host: 192.0.2.1
@@ -225,8 +235,9 @@ admin-address: 127.0.0.1:3
 device: tun9
 engine: portable
 listener: portable
-return-path: none
-node: { name: n, number: 2, advertised-udp-port: 3 }
+return-path: routed
+client-to-client: false
+node: { name: n, number: 2, slices: 2, advertised-udp-port: 3 }
 users-file: u
 redis: { url: "redis://127.0.0.1:6379" }
 kafka: { brokers: ["127.0.0.1:9092"] }

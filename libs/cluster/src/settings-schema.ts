@@ -13,6 +13,7 @@ import { problemTexts, readDocument, referenceMarkdown } from '@sallyport/chassi
 import type { ConfigDocument } from '@sallyport/chassis';
 import { policyFields } from './grant-fields.ts';
 import { checkAcrossKeys, checkFiles } from './settings-checks.ts';
+import { kafkaProblems, type KafkaSettings } from './kafka-settings.ts';
 import type { PeerRole } from './peers.ts';
 import { clusterSettingsOf } from './settings-cluster.ts';
 import { OCSERV_HINTS, SETTINGS_KEYS } from './settings-keys.ts';
@@ -41,6 +42,28 @@ export async function readSettings(file: string, role?: PeerRole): Promise<Setti
   return problems.length > 0
     ? { errors: problemTexts(file, problems) }
     : { settings: settingsOf(document.values, text, file) };
+}
+
+/**
+ * The section `kafka` alone: for who reads events, and has nothing else of a cluster on his machine.
+ * @returns errors as of `readSettings`.
+ */
+export async function readKafkaSettings(
+  file: string,
+): Promise<{ kafka: KafkaSettings } | { errors: string[] }> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    return { errors: [`${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`] };
+  }
+  const document = readDocument(text, SETTINGS_KEYS, OCSERV_HINTS);
+  const { kafka } = clusterSettingsOf(document.values, dirname(resolve(file)));
+  const problems = [...document.problems];
+  const report = (message: string) => problems.push({ line: document.line('kafka'), message });
+  if (!kafka) report('there is no section kafka, which says where the events are');
+  else if (problems.length === 0) kafkaProblems(kafka).forEach(report);
+  return kafka && problems.length === 0 ? { kafka } : { errors: problemTexts(file, problems) };
 }
 
 /** The same for a text, without a look at the files that it names. `file` is for messages and relative paths. */
@@ -135,10 +158,12 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
     listener: values.listener ?? SETTINGS_KEYS.listener.default,
     returnPath: values['return-path'] ?? SETTINGS_KEYS['return-path'].default,
     natAddresses: values['nat-addresses'] ?? SETTINGS_KEYS['nat-addresses'].default,
+    clientToClient: values['client-to-client'] ?? SETTINGS_KEYS['client-to-client'].default,
     ...cluster,
     node: {
       name: node.name ?? nodeKeys.name.default,
       number: node.number ?? nodeKeys.number.default,
+      slices: node.slices ?? nodeKeys.slices.default,
       advertisedUdpPort: node['advertised-udp-port'] || udpPort,
       address: node.address || cluster.listen.node,
     },
@@ -233,6 +258,7 @@ const START_ONLY = {
   listener: 'listener',
   'return-path': 'returnPath',
   'nat-addresses': 'natAddresses',
+  'client-to-client': 'clientToClient',
   node: 'node',
   redis: 'redis',
   kafka: 'kafka',

@@ -24,9 +24,12 @@ export interface Settings extends ClusterSettings {
   returnPath: 'nat' | 'none' | 'routed';
   /** With `nat`: addresses or FIRST-LAST to translate to, one per family at most; none = the address of the way out. */
   natAddresses: string[];
+  clientToClient: boolean;
   node: {
     name: string;
     number: number;
+    /** In how many slices the nodes share the pools; 0 = none (home-slices.ts). */
+    slices: number;
     advertisedUdpPort: number;
     /** Where other nodes reach the gRPC of this one. */
     address: string;

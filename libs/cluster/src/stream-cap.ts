@@ -1,5 +1,6 @@
 import type { Log } from '@sallyport/chassis';
-import type { EventStream } from './event-stream.ts';
+import type { EventStream, StreamSize } from './event-stream.ts';
+import { DEFAULT_EVENTS_MAX_BYTES } from './redis-settings.ts';
 
 /** `full`: facts were given up. */
 export type StreamLevel = 'normal' | 'stats-held' | 'full';
@@ -13,23 +14,24 @@ export class StreamCap {
   readonly #capBytes: number;
   #held = false;
 
-  constructor(stream: EventStream, capBytes = STREAM_CAP_BYTES) {
+  constructor(stream: EventStream, capBytes = DEFAULT_EVENTS_MAX_BYTES) {
     this.#stream = stream;
     this.#capBytes = capBytes;
   }
 
   /** Called about once a second by the reader that has the lease. @throws StoreUnavailable */
-  async check(): Promise<{ level: StreamLevel; entries: number; bytes: number }> {
-    let { entries, bytes } = await this.#stream.size();
+  async check(): Promise<StreamSize & { level: StreamLevel }> {
+    let size = await this.#stream.size();
+    const { entries, bytes } = size;
     const full = bytes >= this.#capBytes && entries > 0;
     if (bytes >= this.#capBytes * HOLD_STATS_AT) await this.#holdStats(true);
     else if (bytes < this.#capBytes * ALLOW_STATS_BELOW) await this.#holdStats(false);
     if (full) {
       const excess = 1 - (this.#capBytes * DROP_TO) / bytes;
       await this.#stream.dropOldest(Math.max(1, Math.ceil(entries * excess)));
-      ({ entries, bytes } = await this.#stream.size());
+      size = await this.#stream.size();
     }
-    return { level: full ? 'full' : this.#held ? 'stats-held' : 'normal', entries, bytes };
+    return { level: full ? 'full' : this.#held ? 'stats-held' : 'normal', ...size };
   }
 
   async #holdStats(hold: boolean): Promise<void> {
@@ -44,7 +46,7 @@ export class StreamCap {
  * Without Kafka: nobody reads, and the stream keeps the newest facts within its cap.
  * @returns how to stop.
  */
-export function keepCapped(stream: EventStream, log: Log, capBytes = STREAM_CAP_BYTES): () => void {
+export function keepCapped(stream: EventStream, log: Log, capBytes = DEFAULT_EVENTS_MAX_BYTES): () => void {
   const cap = new StreamCap(stream, capBytes);
   let busy = false;
   const check = async () => {
@@ -62,8 +64,6 @@ export function keepCapped(stream: EventStream, log: Log, capBytes = STREAM_CAP_
   return () => clearInterval(timer);
 }
 
-/** Default of `redis.events-max-bytes`. About 100,000 facts. */
-export const STREAM_CAP_BYTES = 64 * 1024 * 1024;
 const CHECK_MS = 5000;
 const HOLD_STATS_AT = 0.75;
 const ALLOW_STATS_BELOW = 0.5;

@@ -1,3 +1,4 @@
+import { ClientAddresses } from './client-addresses.ts';
 import { openTun } from './device.tuntap.ts';
 import type { Engine } from './engine.ts';
 import { PortableEngine } from './portable.ts';
@@ -10,6 +11,8 @@ export interface EngineSettings {
   pools: readonly string[];
   /** Whether the device gets the routes of the pools; default yes. With `return-path: routed` each tunnel has its own. */
   poolRoutes?: boolean;
+  /** Whether clients reach each other; default yes. */
+  clientToClient?: boolean;
   /** MTU of the device; default `DEVICE_MTU_BYTES`. Smaller tunnels have their own. */
   mtuBytes?: number;
   /** Somebody took the device away: no packet passes any more, and the process should end with an error. */
@@ -22,7 +25,8 @@ export interface EngineSettings {
 export async function createEngine(settings: EngineSettings): Promise<Engine> {
   if (settings.engine === 'native') throw new Error(NATIVE_MISSING);
   const { device, pools, poolRoutes = true, mtuBytes = DEVICE_MTU_BYTES, onLost, onRestored } = settings;
-  return new PortableEngine(await openTun({ device, pools, poolRoutes, mtuBytes, onLost, onRestored }));
+  const tun = await openTun({ device, pools, poolRoutes, mtuBytes, onLost, onRestored });
+  return new PortableEngine(tun, settings.clientToClient === false ? new ClientAddresses(pools) : undefined);
 }
 
 export const NATIVE_MISSING = 'The native engine is not built yet: set engine to auto or portable.';

@@ -10,7 +10,7 @@ import {
   type Cidr,
 } from '@sallyport/protocol';
 import { CommandFailed, run } from './commands.ts';
-import { hostRoutes, isRecord } from './ip-command.ts';
+import { hostRoutes, isRecord, upAddresses } from './ip-command.ts';
 import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
 
 /**
@@ -124,7 +124,7 @@ class TunDevice implements PacketDevice {
 
   async #keepConfigured(): Promise<void> {
     try {
-      if (await hasRoutes(this.#settings)) return;
+      if (await isConfigured(this.#settings)) return;
       if (this.#closing) return;
       await configureDevice(this.#settings);
       this.#settings.onRestored?.();
@@ -223,10 +223,14 @@ async function configureDevice(settings: TunSettings): Promise<void> {
   }
 }
 
-/** Without its routes no packet comes to it; the kernel drops them with the link. */
-async function hasRoutes({ device, pools, poolRoutes }: TunSettings): Promise<boolean> {
-  if (!poolRoutes) return true; // Those of the tunnels are the return path's.
+/** Without these no packet comes to it; the kernel drops routes and IPv6 addresses when the device is set down. */
+async function isConfigured({ device, pools, poolRoutes }: TunSettings): Promise<boolean> {
   const wanted = pools.map(parseCidr).filter((pool) => pool !== undefined);
+  if (!poolRoutes) {
+    // The routes of tunnels are the return path's.
+    const present = new Set(await upAddresses(device));
+    return gatewayAddresses(wanted).every((address) => present.has(address));
+  }
   const present = new Set<string>();
   for (const family of new Set(wanted.map((pool) => pool.family)))
     for (const { destination } of await hostRoutes(family, device)) present.add(formatCidr(destination));
@@ -255,7 +259,8 @@ export const ROUTE_PROTOCOL = 183;
 /** Largest IP packet. */
 const MAX_PACKET_BYTES = 65_535;
 const TRANSIENT = new Set(['EAGAIN', 'EINTR']);
-const WATCH_MS = 3000;
+/** How long it may be down or lack its routes, at most, before that is noticed. */
+export const WATCH_MS = 3000;
 const NAME_TRIES = 20;
 const NAME_RETRY_MS = 100;
 

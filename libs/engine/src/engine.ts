@@ -42,6 +42,7 @@ export type DropReason =
   | 'malformed'
   | 'source'
   | 'no-route'
+  | 'client-to-client'
   | 'redirect'
   | 'too-big'
   | 'queue-full'

@@ -70,6 +70,8 @@ export interface HostSettings {
   stateDir: string;
   /** Something that is tried again keeps failing: one sentence or the words of a program. */
   onProblem?: (problem: string) => void;
+  /** Somebody had taken away so many routes of `return-path: routed`; they are set again. */
+  onRestored?: (count: number) => void;
 }
 
 export interface Host {
@@ -168,10 +170,11 @@ function setSysctl(name: string, value: string): void {
   }
 }
 
-function openReturnPath({ returnPath, device, onProblem = () => undefined }: HostSettings): ReturnPath {
+function openReturnPath(settings: HostSettings): ReturnPath {
+  const { returnPath, device, onProblem = () => undefined, onRestored = () => undefined } = settings;
   if (returnPath === 'none') return NO_RETURN_PATH;
   if (returnPath === 'nat') return NAT_PATH;
-  return new RoutedPath({ device, conntrack: new Conntrack(), onProblem });
+  return new RoutedPath({ device, conntrack: new Conntrack(), onProblem, onRestored });
 }
 
 /** One transaction: what a former process left in the table is replaced. */

@@ -1,4 +1,4 @@
-import { parseCidr, type Cidr } from '@sallyport/protocol';
+import { formatAddress, parseAddress, parseCidr, type Cidr } from '@sallyport/protocol';
 import { attempt, CommandFailed, run } from './commands.ts';
 
 /** Address on an interface, from `ip -json address`. */
@@ -26,6 +26,18 @@ export async function interfaceAddresses(): Promise<InterfaceAddress[]> {
   return found;
 }
 
+/** Addresses of a device, as `formatAddress` writes them; none while it is down. */
+export async function upAddresses(device: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const link of records(await ipJson(['address', 'show', 'dev', device, 'up']))) {
+    for (const entry of records(link['addr_info'])) {
+      const address = parseAddress(text(entry['local']));
+      if (address) found.push(formatAddress(address));
+    }
+  }
+  return found;
+}
+
 /** @param only of one family and one device. */
 export async function hostRoutes(only?: 'ipv4' | 'ipv6', device?: string): Promise<HostRoute[]> {
   const found: HostRoute[] = [];
@@ -37,6 +49,25 @@ export async function hostRoutes(only?: 'ipv4' | 'ipv6', device?: string): Promi
       if (destination)
         found.push({ device: device ?? text(route['dev']), destination, protocol: text(route['protocol']) });
     }
+  }
+  return found;
+}
+
+/**
+ * Routes of one protocol on one device. The kernel picks them out, and the text is taken as it is: there may be very many.
+ * @param protocol number of rtnetlink(7).
+ * @returns each as `PREFIX METRIC`, a prefix as `formatCidr` writes it.
+ * @throws CommandFailed
+ */
+export async function deviceRoutes(device: string, protocol: number): Promise<string[]> {
+  const found: string[] = [];
+  for (const [family, bits, defaultMetric] of [
+    ['-4', 32, 0],
+    ['-6', 128, 1024],
+  ] as const) {
+    const shown = await run('ip', [family, 'route', 'show', 'dev', device, 'proto', String(protocol)]);
+    for (const [, address = '', length = bits, metric = defaultMetric] of shown.matchAll(ROUTE_LINE))
+      found.push(`${address}/${length} ${metric}`);
   }
   return found;
 }
@@ -89,3 +120,5 @@ function text(value: unknown): string {
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null;
 }
+
+const ROUTE_LINE = /^([0-9a-f.:]+)(?:\/(\d+))? (?:.*?metric (\d+))?/gm;

@@ -48,17 +48,35 @@ export function fragmentIpv4(packet: Uint8Array, mtuBytes: number): Uint8Array[]
 }
 
 /**
- * "Packet too big" for the sender of `packet`: ICMP 3/4 (RFC 1191) or ICMPv6 2 (RFC 4443 §3.2). It comes from the
- * client's address: the kernel takes no packet from outside with an address of its own.
+ * "Packet too big" for the sender of `packet`: ICMP 3/4 (RFC 1191) or ICMPv6 2 (RFC 4443 §3.2). Like every error here it
+ * comes from the client's address: the kernel takes no packet from outside with an address of its own.
  * @returns undefined where no error may be sent: about an ICMP error, a later fragment, multicast (RFC 1812 §4.3.2.7).
  */
 export function packetTooBig(packet: Uint8Array, mtuBytes: number): Uint8Array | undefined {
-  return packet[0] !== undefined && packet[0] >> 4 === 4
-    ? tooBig4(packet, mtuBytes)
-    : tooBig6(packet, mtuBytes);
+  return isIpv4(packet)
+    ? error4(packet, { type: 3, code: 4, value: mtuBytes })
+    : error6(packet, { type: 2, code: 0, value: mtuBytes });
 }
 
-function tooBig4(packet: Uint8Array, mtuBytes: number): Uint8Array | undefined {
+/** "Nobody has this address" for the sender of `packet`: ICMP 3/1 (RFC 792) or ICMPv6 1/3 (RFC 4443 §3.1). */
+export function unreachable(packet: Uint8Array): Uint8Array | undefined {
+  return isIpv4(packet)
+    ? error4(packet, { type: 3, code: 1, value: 0 })
+    : error6(packet, { type: 1, code: 3, value: 0 });
+}
+
+interface IcmpError {
+  type: number;
+  code: number;
+  /** Of the last two bytes of the header. */
+  value: number;
+}
+
+function isIpv4(packet: Uint8Array): boolean {
+  return (packet[0] ?? 0) >> 4 === 4;
+}
+
+function error4(packet: Uint8Array, { type, code, value }: IcmpError): Uint8Array | undefined {
   const header = ((packet[0] ?? 0) & 0x0f) * 4;
   const laterFragment = (u16(packet, 6) & OFFSET_MASK) !== 0;
   const icmpError = packet[9] === ICMP && !ICMP_QUERIES.has(packet[header] ?? 0);
@@ -74,15 +92,15 @@ function tooBig4(packet: Uint8Array, mtuBytes: number): Uint8Array | undefined {
   out.set(packet.subarray(16, 20), 12);
   out.set(packet.subarray(12, 16), 16);
   put16(out, 10, checksum(out.subarray(0, IPV4_HEADER_BYTES)));
-  out[20] = 3;
-  out[21] = 4;
-  put16(out, 26, mtuBytes);
+  out[20] = type;
+  out[21] = code;
+  put16(out, 26, value);
   out.set(quoted, IPV4_HEADER_BYTES + 8);
   put16(out, 22, checksum(out.subarray(IPV4_HEADER_BYTES)));
   return out;
 }
 
-function tooBig6(packet: Uint8Array, mtuBytes: number): Uint8Array | undefined {
+function error6(packet: Uint8Array, { type, code, value }: IcmpError): Uint8Array | undefined {
   const icmpError = packet[6] === ICMP6 && (packet[40] ?? 0) < 128;
   if (icmpError || packet[8] === 0xff || packet[24] === 0xff) return undefined;
   const quoted = packet.subarray(0, Math.min(packet.length, QUOTE6_BYTES));
@@ -93,8 +111,9 @@ function tooBig6(packet: Uint8Array, mtuBytes: number): Uint8Array | undefined {
   out[7] = 64;
   out.set(packet.subarray(24, 40), 8);
   out.set(packet.subarray(8, 24), 24);
-  out[40] = 2;
-  put16(out, 46, mtuBytes);
+  out[40] = type;
+  out[41] = code;
+  put16(out, 46, value);
   out.set(quoted, 48);
   // RFC 8200 §8.1: addresses, length and protocol are part of the sum.
   const pseudo = new Uint8Array(40 + 8 + quoted.length);

@@ -4,6 +4,7 @@ import { formatAddress } from '@sallyport/protocol';
 import {
   attach,
   CLIENT_PORT,
+  CONTRACT_POOLS,
   engineContract,
   HOST_PORT,
   IPV4,
@@ -14,6 +15,7 @@ import {
   udpPacket,
   udpPayload,
 } from './contract.ts';
+import { ClientAddresses } from './client-addresses.ts';
 import { createEngine, NATIVE_MISSING } from './create.ts';
 import { MemoryDevice } from './device.memory.ts';
 import { checksum, put16, u16 } from './packet.ts';
@@ -95,6 +97,51 @@ test('answers a packet that may not be cut with "packet too big", from the addre
   assert.equal(formatAddress(six.subarray(24, 40)), IPV6.stranger);
   assert.deepEqual([six[6], six[40], six[41], u16(six, 46)], [58, 2, 0, 1300]);
   assert.equal(six.length, 1280);
+});
+
+test('answers a packet for an address that nobody has with "unreachable", and no ICMP error and no multicast', () => {
+  const { engine, device } = memoryEngine();
+  const answers: Uint8Array[] = [];
+  device.toHost = (packet) => answers.push(packet);
+
+  device.inject(udpPacket(IPV4.stranger, IPV4.clients[0], text('anybody?')));
+  device.inject(udpPacket(IPV6.stranger, IPV6.clients[0], text('anybody?')));
+  device.inject(answers[0] ?? assert.fail());
+  device.inject(answers[1] ?? assert.fail());
+  device.inject(udpPacket(IPV4.stranger, '224.0.0.9', text('all')));
+  device.inject(udpPacket(IPV6.stranger, 'ff02::16', text('all')));
+
+  const [four = new Uint8Array(0), six = new Uint8Array(0), ...more] = answers;
+  assert.deepEqual([four[9], four[20], four[21]], [1, 3, 1]);
+  assert.equal(formatAddress(four.subarray(16, 20)), IPV4.stranger);
+  assert.equal(checksum(four.subarray(20)), 0);
+  assert.deepEqual([six[6], six[40], six[41]], [58, 1, 3]);
+  assert.equal(formatAddress(six.subarray(24, 40)), IPV6.stranger);
+  assert.deepEqual(more, []);
+  assert.equal(engine.stats().drops['no-route'], 6);
+});
+
+test('keeps clients apart where it is told so, on both sides, and lets the gateway through', async () => {
+  const device = new MemoryDevice();
+  const engine = new PortableEngine(device, new ClientAddresses(CONTRACT_POOLS));
+  const passed: string[] = [];
+  device.toHost = (packet) => passed.push(udpPayload(packet));
+  for (const net of [IPV4, IPV6]) {
+    const id = net === IPV4 ? 1 : 2;
+    const client = attach(engine, id, net.clients[0]);
+    engine.write(id, [
+      udpPacket(net.clients[0], net.clients[1], text('another client')),
+      udpPacket(net.clients[0], net.gateway, text('gateway')),
+      udpPacket(net.clients[0], net.stranger, text('network')),
+    ]);
+    device.inject(udpPacket(net.clients[1], net.clients[0], text('another client')));
+    device.inject(udpPacket(net.gateway, net.clients[0], text('from the gateway')));
+    device.inject(udpPacket(net.stranger, net.clients[0], text('from the network')));
+    assert.equal(udpPayload(await client.next()), 'from the gateway');
+    assert.equal(udpPayload(await client.next()), 'from the network');
+  }
+  assert.deepEqual(passed, ['gateway', 'network', 'gateway', 'network']);
+  assert.equal(engine.stats().drops['client-to-client'], 4);
 });
 
 test('answers no ICMP error with an error, and not more than the budget in a second', () => {

@@ -1,5 +1,6 @@
 import type { Attachment, Capability, DropReason, Engine, EngineStats } from './engine.ts';
-import { fragmentIpv4, isRedirect, packetTooBig, soundVersion } from './packet.ts';
+import type { ClientAddresses } from './client-addresses.ts';
+import { fragmentIpv4, isRedirect, packetTooBig, soundVersion, unreachable } from './packet.ts';
 import { Routes } from './routes.ts';
 
 /**
@@ -20,6 +21,7 @@ export class PortableEngine implements Engine {
     malformed: 0,
     source: 0,
     'no-route': 0,
+    'client-to-client': 0,
     redirect: 0,
     'too-big': 0,
     'queue-full': 0,
@@ -28,8 +30,12 @@ export class PortableEngine implements Engine {
   };
   readonly #errorBudget = new ErrorBudget();
 
-  constructor(device: PacketDevice) {
+  readonly #apart: ClientAddresses | undefined;
+
+  /** @param apart from and to these addresses clients get nothing: they do not reach each other. */
+  constructor(device: PacketDevice, apart?: ClientAddresses) {
     this.#device = device;
+    this.#apart = apart;
     device.start((packet) => {
       this.#toClient(packet);
     });
@@ -80,6 +86,10 @@ export class PortableEngine implements Engine {
       this.#drops.source += 1;
       return;
     }
+    if (this.#apart?.has(packet, version === 4 ? 16 : 24, version)) {
+      this.#drops['client-to-client'] += 1;
+      return;
+    }
     if (!this.#device.write(packet)) {
       this.#drops['device-full'] += 1;
       return;
@@ -95,10 +105,20 @@ export class PortableEngine implements Engine {
       return;
     }
     const attachment = version === 4 ? this.#routes.find4(packet, 16) : this.#routes.find6(packet, 24);
-    if (!attachment) this.#drops['no-route'] += 1;
+    if (!attachment) this.#noRoute(packet, version);
+    // Also here: the other client may be one of a node that allows it.
+    else if (this.#apart?.has(packet, version === 4 ? 12 : 8, version)) this.#drops['client-to-client'] += 1;
     else if (isRedirect(packet, version)) this.#drops.redirect += 1;
     else if (packet.length > attachment.mtuBytes) this.#tooBig(attachment, packet, version);
     else this.#deliver(attachment, [packet]);
+  }
+
+  /** An aggregate or a pool is routed here, and nobody has this address of it. */
+  #noRoute(packet: Uint8Array, version: 4 | 6): void {
+    this.#drops['no-route'] += 1;
+    if (isRedirect(packet, version) || !this.#errorBudget.take(performance.now())) return;
+    const answer = unreachable(packet);
+    if (answer) this.#device.write(answer);
   }
 
   #tooBig(attachment: Attachment, packet: Uint8Array, version: 4 | 6): void {
@@ -151,5 +171,5 @@ class ErrorBudget {
 
 /** Packets that the kernel holds for us. */
 export const DEVICE_QUEUE_PACKETS = 1000;
-/** "Packet too big" answers, for all tunnels together. */
+/** Errors that senders are told, for all tunnels together. */
 export const ERRORS_PER_SECOND = 100;

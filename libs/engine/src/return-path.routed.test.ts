@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { CommandFailed } from './commands.ts';
 import {
+  CHECK_MS,
   FRESH_METRIC,
+  HOME_METRIC,
   RoutedPath,
   ROUTES_PER_BATCH,
   SETTLE_SECONDS,
@@ -128,6 +130,140 @@ describe('RoutedPath', () => {
     assert.equal(world.mostAtOnce, 1);
     assert.deepEqual(world.path.stats().routes, { announced: count / 2, waiting: 0, failures: 0 });
   });
+
+  it('sets again what somebody took away, and says how many', async (t) => {
+    const world = open(t);
+    world.announce(1);
+    world.path.settle(['10.91.0.0/16']);
+    world.path.announce(2, { ipv4: '', ipv6: 'fd90::5', ipv6PrefixLength: 128 });
+    await world.settled();
+    const before = world.kernel();
+    world.routes.delete('10.90.0.1/32 100');
+    world.routes.delete('fd90::5/128 100');
+    world.now += CHECK_MS - 1;
+    world.path.handleTick();
+    await world.settled();
+    assert.equal(world.kernel().length, 1, 'not asked yet');
+    world.now += 1;
+    world.path.handleTick();
+    await world.settled();
+    assert.deepEqual(world.kernel(), before);
+    world.routes.clear();
+    world.now += CHECK_MS;
+    world.path.handleTick();
+    await world.settled();
+    assert.deepEqual(world.kernel(), before);
+    world.now += CHECK_MS;
+    world.path.handleTick();
+    await world.settled();
+    assert.deepEqual(world.restored, [2, 3]);
+    assert.deepEqual(world.forgotten, []);
+  });
+
+  it('asks a kernel that takes long to answer less often', async (t) => {
+    const world = open(t);
+    world.announce(1);
+    world.listMillis = 500;
+    for (let second = 0; second < 30; second += 1) {
+      world.now += 1000;
+      world.path.handleTick();
+      await world.settled();
+    }
+    assert.ok(world.lists >= 2 && world.lists <= 4, `${world.lists}`);
+  });
+});
+
+describe('RoutedPath at home', () => {
+  it('announces the aggregates, and a client there only for the time in which another node may have it', async (t) => {
+    const world = open(t);
+    world.path.settle(['10.90.0.0/25', 'fd90::/65']);
+    await world.settled();
+    assert.deepEqual(world.kernel(), [`10.90.0.0/25 ${HOME_METRIC}`, `fd90::/65 ${HOME_METRIC}`]);
+    world.path.announce(1, { ipv4: '10.90.0.5', ipv6: 'fd90::5', ipv6PrefixLength: 128 });
+    world.announce(2, '10.90.0.200');
+    world.path.announce(3, { ipv4: '10.90.0.6', ipv6: '', ipv6PrefixLength: 128 }, true);
+    world.path.announce(4, { ipv4: '10.90.0.201', ipv6: '', ipv6PrefixLength: 128 }, true);
+    await world.settled();
+    const home = ['10.90.0.0/25 300', 'fd90::/65 300'];
+    assert.deepEqual(world.kernel(), [
+      '10.90.0.0/25 300',
+      '10.90.0.200/32 100',
+      '10.90.0.201/32 100',
+      '10.90.0.5/32 100',
+      'fd90::/65 300',
+      'fd90::5/128 100',
+    ]);
+    world.now += SETTLE_SECONDS * 1000;
+    world.path.handleTick();
+    await world.settled();
+    assert.deepEqual(world.kernel(), [
+      '10.90.0.0/25 300',
+      '10.90.0.200/32 200',
+      '10.90.0.201/32 200',
+      'fd90::/65 300',
+    ]);
+    assert.deepEqual(world.forgotten, []);
+    for (const id of [1, 2, 3, 4]) world.path.withdraw(id);
+    await world.settled();
+    assert.deepEqual(world.kernel(), home);
+    assert.deepEqual(world.forgotten.sort(), [
+      '10.90.0.200/32',
+      '10.90.0.201/32',
+      '10.90.0.5/32',
+      '10.90.0.6/32',
+      'fd90::5/128',
+    ]);
+  });
+
+  it('takes the routes of clients back a minute after the aggregate came, and sets them before it goes', async (t) => {
+    const world = open(t);
+    world.announce(1, '10.90.0.5');
+    await world.settled();
+    world.now += SETTLE_SECONDS * 1000;
+    world.path.handleTick();
+    world.path.settle(['10.90.0.0/24']);
+    await world.settled();
+    assert.deepEqual(world.kernel(), ['10.90.0.0/24 300', '10.90.0.5/32 200']);
+    world.now += SETTLE_SECONDS * 1000;
+    world.path.handleTick();
+    await world.settled();
+    assert.deepEqual(world.kernel(), ['10.90.0.0/24 300']);
+    world.path.announce(2, { ipv4: '10.90.0.6', ipv6: '', ipv6PrefixLength: 128 }, true);
+    await world.settled();
+    world.lines.length = 0;
+    world.path.settle(['10.90.1.0/24']);
+    await world.settled();
+    assert.deepEqual(world.kernel(), ['10.90.0.5/32 200', '10.90.0.6/32 200', '10.90.1.0/24 300']);
+    const gone = world.lines.findIndex((line) => line.startsWith('route delete 10.90.0.0/24'));
+    assert.ok(
+      gone > world.lines.findIndex((line) => line.startsWith('route replace 10.90.0.6/32')),
+      world.lines.join(),
+    );
+  });
+
+  it('does not count on an aggregate that the kernel refuses', async (t) => {
+    const world = open(t);
+    world.refused.add('10.90.0.0/24');
+    world.path.settle(['10.90.0.0/24']);
+    await world.settled();
+    world.path.announce(1, { ipv4: '10.90.0.5', ipv6: '', ipv6PrefixLength: 128 }, true);
+    await world.settled();
+    assert.deepEqual(world.kernel(), ['10.90.0.5/32 100']);
+  });
+
+  it('keeps an aggregate apart from the prefix of a client that is the same', async (t) => {
+    const world = open(t);
+    world.path.settle(['fd90::/64']);
+    world.path.announce(1, { ipv4: '', ipv6: 'fd90::1', ipv6PrefixLength: 64 });
+    await world.settled();
+    world.path.withdraw(1);
+    await world.settled();
+    assert.deepEqual(world.kernel(), ['fd90::/64 300']);
+    world.path.settle([]);
+    await world.settled();
+    assert.deepEqual(world.kernel(), []);
+    assert.deepEqual(world.path.stats().routes, { announced: 0, waiting: 0, failures: 0 });
+  });
 });
 
 function open(t: TestContext): World {
@@ -144,7 +280,11 @@ class World {
   readonly batches: number[] = [];
   readonly forgotten: string[] = [];
   readonly problems: string[] = [];
+  readonly restored: number[] = [];
   breaks = false;
+  /** What it takes to list the routes. */
+  listMillis = 0;
+  lists = 0;
   now = 0;
   mostAtOnce = 0;
   #atOnce = 0;
@@ -152,7 +292,13 @@ class World {
     device: 'tun7',
     conntrack: { forget: (prefix) => void this.forgotten.push(prefix), close: () => Promise.resolve() },
     onProblem: (problem) => void this.problems.push(problem),
+    onRestored: (count) => void this.restored.push(count),
     batch: (lines) => this.#batch(lines),
+    list: () => {
+      this.lists += 1;
+      this.now += this.listMillis;
+      return Promise.resolve([...this.routes]);
+    },
     now: () => this.now,
   });
 

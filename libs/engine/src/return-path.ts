@@ -5,10 +5,19 @@ import type { Owner } from './routes.ts';
  * tunnel; with `nat` and `none` nothing depends on which tunnels there are.
  */
 export interface ReturnPath {
-  /** This node takes the packets for these addresses from now on, instead of any node that took them before. */
-  announce(tunnelId: number, addresses: Owner): void;
+  /**
+   * This node takes the packets for these addresses from now on, instead of any node that took them before.
+   * @param returning this node had them last: no other can still announce them.
+   */
+  announce(tunnelId: number, addresses: Owner, returning?: boolean): void;
   /** Idempotent. Addresses that another tunnel of this node has announced meanwhile stay. */
   withdraw(tunnelId: number): void;
+  /**
+   * This node takes the packets for all of these networks, instead of those that it said before: what of them has no
+   * tunnel here has one elsewhere, with a longer prefix, or none. No other node may say the same.
+   * @param home CIDRs; none = each address is announced alone.
+   */
+  settle(home: readonly string[]): void;
   stats(): ReturnPathStats;
   /** Ends what it started; what it set in the kernel goes with the device. Idempotent. */
   close(): Promise<void>;
@@ -39,6 +48,7 @@ export interface TranslationStats {
 export const NO_RETURN_PATH: ReturnPath = {
   announce: () => undefined,
   withdraw: () => undefined,
+  settle: () => undefined,
   stats: () => ({}),
   close: () => Promise.resolve(),
 };

@@ -40,6 +40,7 @@ export const REASONS = {
   'connect-rate': 'Too many connection attempts.',
   'not-ready': 'The gateway is starting.',
   'store-unavailable': 'The session store cannot be reached.',
+  isolated: 'This node cannot reach the session store. Try again.',
   draining: 'This node takes no new logins. Try again.',
   'service-unavailable': 'The gateway cannot do this now. Try again later.',
 

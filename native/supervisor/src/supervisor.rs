@@ -189,19 +189,29 @@ impl Supervisor {
                 Err(_) => break,
             }
         }
-        if process.watchdog.ready_since() != Some(now) {
-            return;
+        if process.watchdog.ready_since() == Some(now) {
+            self.was_ever_ready = true;
+            self.log
+                .write(Level::Debug, "ready", &[("pid", number(process.pid))]);
+            if process.owes_reload {
+                process.owes_reload = false;
+                send(process.pid, Signal::SIGHUP);
+            }
+            if self.sockets.is_none() && !self.arguments.sockets.is_empty() {
+                let message = "the process opened its port by itself, and it will close with the process";
+                self.log.write(Level::Warn, message, &[]);
+            }
         }
-        self.was_ever_ready = true;
-        self.log
-            .write(Level::Debug, "ready", &[("pid", number(process.pid))]);
-        if process.owes_reload {
-            process.owes_reload = false;
-            send(process.pid, Signal::SIGHUP);
+        if process.watchdog.is_stopping() {
+            self.turn_away();
         }
-        if self.sockets.is_none() && !self.arguments.sockets.is_empty() {
-            let message = "the process opened its port by itself, and it will close with the process";
-            self.log.write(Level::Warn, message, &[]);
+    }
+
+    /// Nobody will serve who connects from now on: better refused at once, so that a balancer tries another node, than
+    /// waiting in the backlog until the end.
+    fn turn_away(&mut self) {
+        if self.intent != Intent::Renew {
+            self.sockets = None;
         }
     }
 
@@ -236,6 +246,7 @@ impl Supervisor {
                     self.intent = Intent::StopSince(now);
                     process.watchdog.handle_stop(now);
                     send(process.pid, signal);
+                    self.turn_away();
                 }
             }
         }

@@ -4,11 +4,13 @@ import { Observable } from 'rxjs';
 import type { Log } from '@sallyport/chassis';
 import {
   accountOrder,
+  FAILURE_SPAN_SECONDS,
   isAlive,
   type Accounts,
   type EventLog,
   type ExplainPolicy,
   type Fact,
+  type LoginFailures,
   type Nodes,
   type NodeService,
   type Occurrence,
@@ -31,9 +33,14 @@ export interface AdminParts {
   events: EventLog;
   /** The last failed and the last good login of a user, of the whole cluster; absent = those of `events`. */
   lastLogins?: ((user: string) => Promise<Occurrence[]>) | undefined;
+  /** They tell of their changes themselves. */
   accounts: Accounts & { explain: ExplainPolicy };
+  /** Of the whole cluster. */
+  failures: Pick<LoginFailures, 'read'>;
   lifecycle: Lifecycle;
   tally: Tally;
+  /** What an operator should know of this process's state. */
+  notes?: (() => string[]) | undefined;
   log: Log;
   /** µs since 1970, from the store's clock. */
   now: () => bigint;
@@ -78,6 +85,7 @@ export class AdminController {
       // Not Math.min(...mtus): ten thousand arguments are many.
       minMtuBytes: mtus.reduce((least, mtu) => (least === 0 ? mtu : Math.min(least, mtu)), 0),
       maxMtuBytes: mtus.reduce((most, mtu) => Math.max(most, mtu), 0),
+      notes: this.#parts.notes?.() ?? [],
     };
   }
 
@@ -172,7 +180,7 @@ export class AdminController {
     } catch (error) {
       return { problem: error instanceof Error ? error.message : String(error) };
     }
-    this.#changed(`user-${order.verb}`, order.name, 1);
+    this.#parts.log.info({ verb: `user-${order.verb}` }, 'changed by an administrator');
     return { problem: '' };
   }
 
@@ -197,8 +205,8 @@ export class AdminController {
 
   @GrpcMethod('AdminService', 'ExplainUser')
   async explainUser({ user, profile }: wire.ExplainUserRequest): Promise<wire.ExplainUserResponse> {
-    const { accounts, events, lastLogins } = this.#parts;
-    const explained = await accounts.explain(user, profile);
+    const { accounts, events, failures, lastLogins } = this.#parts;
+    const policy = await accounts.explain(user, profile);
     const facts = lastLogins ? await lastLogins(user) : events.recent(FACTS_SEARCHED).reverse();
     const failed = facts.find((fact) => fact.type === 'auth.failed' && fact.user === user);
     const succeeded = facts.find((fact) => fact.type === 'auth.succeeded' && fact.user === user);
@@ -206,7 +214,11 @@ export class AdminController {
       failed?.type === 'auth.failed'
         ? { ...failed, at: String(failed.at), text: reasonText(failed.reason) }
         : null;
-    return { ...explained, failure, succeededAt: String(succeeded?.at ?? 0) };
+    const counts = await failures.read(user, failure?.address ?? '');
+    return {
+      ...{ policy, failure, succeededAt: String(succeeded?.at ?? 0) },
+      counts: { spanSeconds: FAILURE_SPAN_SECONDS, ...counts },
+    };
   }
 
   /** Of sessions that have not ended: what the table has of them, and what their tunnels have counted since. */

@@ -36,6 +36,7 @@ export interface StatusResponse {
   txBytes: string;
   minMtuBytes: number;
   maxMtuBytes: number;
+  notes: string[];
 }
 
 export interface ListTunnelsRequest {
@@ -153,11 +154,12 @@ export interface ExplainUserRequest {
   profile: string;
 }
 
-export type ExplainUserResponse = Omit<PolicyExplained, 'refused'> & {
-  refused: string;
+export interface ExplainUserResponse {
+  policy: Omit<PolicyExplained, 'refused'> & { refused: string };
   failure: LoginFailure | null;
   succeededAt: string;
-};
+  counts: { spanSeconds: number; user: number; address: number };
+}
 
 export interface LoginFailure {
   at: string;

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { StartError } from '@sallyport/chassis';
-import { accountRequest, parseSettings } from '@sallyport/cluster';
+import { accountRequest, parseSettings, type Settings } from '@sallyport/cluster';
 import { readFile } from 'node:fs/promises';
 import type { Account, AccountOrder } from '../admin/ports.ts';
 import { AdminClient, socketProblem } from './admin-client.ts';
@@ -13,12 +13,13 @@ export interface ReachedAccounts {
 }
 
 /**
- * Through the gateway when one answers, so that a change counts at once and ends sessions; else the users-file itself.
+ * Through the gateway when one answers, so that a change counts at once and ends sessions; else the users-file itself. Not
+ * in a cluster: there a change is a record that all replicas of auth hear of, and the file is only what they began with.
  * @param config a configuration named by the operator: then always its users-file (a running gateway notices).
  */
 export async function accountsOf(socket: string, config: string | undefined): Promise<ReachedAccounts> {
   if (config === undefined && (await socketProblem(socket)) === undefined) return throughGateway(socket);
-  return inFile(await usersFileOf(config ?? (await configBeside(socket))));
+  return inFile(config === undefined ? await fileBeside(socket) : (await settingsIn(config)).usersFile);
 }
 
 function throughGateway(socket: string): ReachedAccounts {
@@ -62,22 +63,27 @@ function inFile(file: string): ReachedAccounts {
   };
 }
 
-async function configBeside(socket: string): Promise<string> {
+async function fileBeside(socket: string): Promise<string> {
   const beside = join(dirname(socket), 'sallyport.yaml');
-  if (existsSync(beside)) return beside;
-  throw new StartError(
-    `No gateway answers on ${socket} and there is no ${beside}: name the configuration with user --config FILE.`,
-  );
+  if (!existsSync(beside))
+    throw new StartError(
+      `No gateway answers on ${socket} and there is no ${beside}: name the configuration with user --config FILE.`,
+    );
+  const { redis, usersFile } = await settingsIn(beside);
+  if (redis)
+    throw new StartError(
+      `${beside} is the configuration of a cluster and nothing of it answers on ${socket}: name the socket of an auth with -s.`,
+    );
+  return usersFile;
 }
 
-/** Only this key is needed: a file with other errors still says where its users are. */
-async function usersFileOf(config: string): Promise<string> {
+async function settingsIn(config: string): Promise<Settings> {
   const text = await readFile(config, 'utf8').catch((error: unknown) => {
     throw new StartError(
       `${config} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
     );
   });
   const result = parseSettings(text, config);
-  if ('settings' in result) return result.settings.usersFile;
+  if ('settings' in result) return result.settings;
   throw new StartError(result.errors.join('\n'));
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { appendFile, chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,8 @@ import { createLog, StartError } from '@sallyport/chassis';
 import {
   DEFAULT_GRANT,
   forGrantFields,
+  LoginFailures,
+  MemoryCounters,
   MemoryEventLog,
   MemoryNodes,
   MemorySessions,
@@ -47,9 +49,11 @@ const world = {
   events: new MemoryEventLog(),
   nodes: new MemoryNodes(() => BigInt(NOW) * 1000n),
   accounts: new Map<string, Account>(),
+  failures: new LoginFailures(new MemoryCounters()),
   orders: [] as AccountOrder[],
   reload: { applied: true, revision: 'r2', waiting: [], errors: [], files: [], warnings: [] } as ReloadResult,
   stopped: false,
+  notes: [] as string[],
 };
 let sessions: MemorySessions;
 let server: AdminServer;
@@ -220,6 +224,13 @@ test('show status has the keys of occtl and counts what happened', async () => {
   const { text } = await run('show', 'status');
   assert.match(text, /Status: online\n {2}Version: 9\.9\.9\n/);
   assert.doesNotMatch(text, /latency|auth time/);
+});
+
+test('show status says why balancers send nobody', async () => {
+  world.notes = ['isolated: the session store answers other nodes and not this one'];
+  assert.deepEqual(field((await run('-j', 'show', 'status')).json, 'Notes'), world.notes);
+  assert.match((await run('show', 'status')).text, /\n {2}Note: isolated: the session store answers/);
+  world.notes = [];
 });
 
 test('sessions are listed, found by the beginning of their id, and terminated', async () => {
@@ -393,6 +404,12 @@ test('user verbs work on the users-file when no gateway runs', async () => {
     assert.deepEqual(listed.json, [{ Username: 'ida', Groups: ['staff'], Locked: true }]);
     assert.deepEqual(world.orders, []);
     assert.equal((await stat(join(folder, 'people'))).mode & 0o777, 0o600);
+
+    await appendFile(join(folder, 'sallyport.yaml'), CLUSTER_KEYS);
+    const before = await readFile(join(folder, 'people'), 'utf8');
+    const refused = await run('-s', socket, 'user', 'delete', 'ida');
+    assert.match(refused.error, /is the configuration of a cluster.*name the socket of an auth with -s/);
+    assert.equal(await readFile(join(folder, 'people'), 'utf8'), before);
   } finally {
     await rm(folder, { recursive: true });
   }
@@ -480,10 +497,12 @@ test('explain user says why the last login failed and where each value comes fro
   const { json } = await run('-j', 'explain', 'user', 'alice', '--profile', 'ops');
   assert.equal(field(json, 'Profile'), 'ops');
   assert.equal(field(field(json, 'Last failure'), 'Reason'), 'user-locked');
+  for (const user of ['alice', 'alice', 'bob']) await world.failures.add(user, '192.0.2.9');
   const { text } = await run('explain', 'user', 'alice');
+  assert.match(text, /failures within .*20m.*: 2; of anybody from 192\.0\.2\.9: 3\n/);
   assert.match(text, /last failure: .*user-locked \(This account is locked\.\) .* from 192\.0\.2\.9/);
   assert.match(text, /dpd +30 +group staff\n/);
-  assert.match((await run('explain', 'user', 'zoe')).text, /zoe: is not in the users-file/);
+  assert.match((await run('explain', 'user', 'zoe')).text, /zoe: is not known/);
 });
 
 test('show pools counts addresses', async () => {
@@ -491,6 +510,11 @@ test('show pools counts addresses', async () => {
   assert.ok(Array.isArray(json));
   for (const pool of json) assert.ok(Number(field(pool, 'Size')) >= Number(field(pool, 'Used')));
 });
+
+const CLUSTER_KEYS = `return-path: nat
+redis: { url: "redis://127.0.0.1:1" }
+pki: { ca: ca.pem, cert: me.pem, key: me.key }
+`;
 
 // Helpers
 
@@ -501,8 +525,10 @@ function parts(): Parameters<typeof serveAdmin>[0] {
     nodes: world.nodes,
     events: world.events,
     tally: new Tally(world.events),
+    notes: () => world.notes,
     log,
     now: () => BigInt(NOW) * 1000n,
+    failures: world.failures,
     accounts: {
       explain: async (user, profile) => ({
         ...{ known: user === 'alice', locked: false, groups: ['staff'], profile: profile || 'main' },
@@ -567,6 +593,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
     runGateway: async () => undefined,
     runRole: async () => undefined,
     supervise: async () => undefined,
+    interrupted: async () => undefined,
   });
   let code = 0;
   silence(program);

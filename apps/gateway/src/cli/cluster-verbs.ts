@@ -2,7 +2,7 @@
 import { StartError } from '@sallyport/chassis';
 import type { ExplainUserResponse, NodeEntry, PoolEntry } from '../admin/wire.ts';
 import * as form from './occtl-form.ts';
-import type { Command, Verbs } from './program.ts';
+import type { Command, Verbs } from './verbs.ts';
 
 export function addCluster(program: Command, verbs: Verbs): void {
   const show = program.commands.find((command) => command.name() === 'show');
@@ -107,14 +107,14 @@ function poolsText(pools: PoolEntry[]): string {
 }
 
 function explainedJson(user: string, explained: ExplainUserResponse) {
-  const { failure, succeededAt } = explained;
+  const { policy, failure, succeededAt, counts } = explained;
   return {
     Username: user,
-    Known: explained.known,
-    Locked: explained.locked,
-    Groups: explained.groups,
-    Profile: explained.profile,
-    Refused: explained.refused,
+    Known: policy.known,
+    Locked: policy.locked,
+    Groups: policy.groups,
+    Profile: policy.profile,
+    Refused: policy.refused,
     'Last failure': failure && {
       raw_at: seconds(failure.at),
       Reason: failure.reason,
@@ -124,7 +124,8 @@ function explainedJson(user: string, explained: ExplainUserResponse) {
       'Remote IP': failure.address,
     },
     raw_last_success: seconds(succeededAt),
-    Policy: explained.values.map(({ key, value, scope, name }) => ({
+    Failures: { User: counts.user, 'Remote IP': counts.address, raw_span: counts.spanSeconds },
+    Policy: policy.values.map(({ key, value, scope, name }) => ({
       Key: key,
       Value: value,
       From: originText(scope, name),
@@ -133,16 +134,19 @@ function explainedJson(user: string, explained: ExplainUserResponse) {
 }
 
 function explainedText(user: string, explained: ExplainUserResponse, now: number): string {
-  const { known, locked, groups, profile, refused, failure, succeededAt, values } = explained;
+  const { policy, failure, succeededAt, counts } = explained;
+  const { known, locked, groups, profile, refused, values } = policy;
   const ago = (micros: string) =>
     `${form.duration(Math.max(0, Math.floor(now / 1000) - seconds(micros)))} ago`;
   const lines = [
-    `User ${user}: ${known ? (locked ? 'locked' : 'may log in') : 'is not in the users-file'}`,
+    `User ${user}: ${known ? (locked ? 'locked' : 'may log in') : 'is not known'}`,
     `  groups: ${groups.join(', ') || 'none'}`,
     `  last login: ${succeededAt === '0' ? 'none is remembered' : ago(succeededAt)}`,
     failure
       ? `  last failure: ${ago(failure.at)}, ${failure.reason} (${failure.text}) in profile ${failure.profile || 'none'}, method ${failure.method || 'none'}, from ${failure.address}`
       : '  last failure: none is remembered',
+    `  failures within ${form.duration(counts.spanSeconds)}, on all replicas: ${counts.user}` +
+      (failure && counts.address > 0 ? `; of anybody from ${failure.address}: ${counts.address}` : ''),
     '',
   ];
   if (refused !== '') return [...lines, `Profile ${profile} refuses him: ${refused}`].join('\n');

@@ -54,6 +54,7 @@ export function statusJson(status: StatusResponse, now: number): JsonObject {
     Version: status.version,
     Node: status.node,
     'Config revision': status.revision,
+    ...(status.notes.length > 0 && { Notes: status.notes }),
     'Not measured': NOT_MEASURED,
   };
 }
@@ -66,6 +67,7 @@ export function statusText(status: StatusResponse, now: number): string {
   return [
     'General info:',
     ...['Status', 'Version', 'Node', 'Config revision', 'Server PID'].map((key) => line(key)),
+    ...status.notes.map((note) => line('Note', note)),
     since('Up since'),
     ...['Active sessions', ...(status.activeSessions > 0 ? ['Min MTU', 'Max MTU'] : [])].map((key) =>
       line(key),

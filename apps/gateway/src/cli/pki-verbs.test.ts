@@ -38,7 +38,7 @@ async function run(...args: string[]): Promise<string> {
   const program = sallyportProgram({
     ...{ version: '1', socketVariable: undefined, input: process.stdin, prompts: process.stderr },
     ...{ out: (text: string) => (out += text), now: Date.now },
-    ...{ runGateway: never, runRole: never, supervise: never },
+    ...{ runGateway: never, runRole: never, supervise: never, interrupted: never },
   });
   await program.parseAsync(args, { from: 'user' });
   return out;

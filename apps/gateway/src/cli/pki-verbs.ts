@@ -13,7 +13,7 @@ import {
   type PeerRole,
 } from '@sallyport/cluster';
 import * as form from './occtl-form.ts';
-import type { Command, Verbs } from './program.ts';
+import type { Command, Verbs } from './verbs.ts';
 
 export function addPki(program: Command, verbs: Verbs): void {
   const pki = program.command('pki').description('certificates of the services of a cluster');

@@ -3,55 +3,25 @@
  * Results go to `out`, everything else is a StartError or a log line. What is heavy is imported when its verb runs: a gateway that
  * starts again has clients waiting.
  */
-import { statSync } from 'node:fs';
-import { Argument, Command } from 'commander';
 import { PEER_ROLES, RETURN_PATHS, settingsReference, type PeerRole } from '@sallyport/cluster';
 import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
-import type { AdminClient } from './admin-client.ts';
 import { addCluster } from './cluster-verbs.ts';
+import { addEvents } from './event-verbs.ts';
 import * as form from './occtl-form.ts';
 import { addPki } from './pki-verbs.ts';
 import { readNewPassword } from './prompt.ts';
-import type { Input } from './prompt.ts';
-
-export type { Command } from 'commander';
-
-/** What the program takes from its surroundings. */
-export interface Surroundings {
-  version: string;
-  /** Value of $SALLYPORT_SOCKET. */
-  socketVariable: string | undefined;
-  input: Input;
-  /** Where a question for a password is put: a terminal, never `out`. */
-  prompts: NodeJS.WriteStream;
-  out(text: string): void;
-  now(): number;
-  runGateway(options: GatewayCommand): Promise<void>;
-  /** A role of a cluster. */
-  runRole(role: PeerRole, options: RoleCommand): Promise<void>;
-  supervise(role: string, args: readonly string[]): Promise<void>;
-}
-
-/** `sallyport auth …` and the other roles of a cluster. */
-export interface RoleCommand {
-  config: string;
-  stateDir: string;
-}
-
-/** `sallyport gateway …`. */
-export interface GatewayCommand {
-  /** '' = sallyport.yaml in the state folder. */
-  config: string;
-  stateDir: string;
-  /** Make what the state folder lacks, and say how to try the gateway. */
-  firstRun: boolean;
-}
-
-interface GlobalOptions {
-  socketFile?: string;
-  json?: boolean;
-}
+import {
+  Argument,
+  Command,
+  DEFAULT_STATE_DIR,
+  SOCKETS,
+  Verbs,
+  type GatewayCommand,
+  type GlobalOptions,
+  type RoleCommand,
+  type Surroundings,
+} from './verbs.ts';
 
 export function sallyportProgram(around: Surroundings): Command {
   const program = new Command('sallyport')
@@ -70,56 +40,8 @@ export function sallyportProgram(around: Surroundings): Command {
   addUsers(program, verbs, around);
   addCluster(program, verbs);
   addPki(program, verbs);
+  addEvents(program, verbs);
   return program;
-}
-
-/** Sockets that are looked for, the first that exists. */
-export const SOCKETS = ['./state/sallyport.sock', '/var/lib/sallyport/sallyport.sock'];
-export const DEFAULT_STATE_DIR = '/var/lib/sallyport';
-
-export class Verbs {
-  readonly #program: Command;
-  readonly #around: Surroundings;
-
-  constructor(program: Command, around: Surroundings) {
-    this.#program = program;
-    this.#around = around;
-  }
-
-  get socket(): string {
-    const { socketFile } = this.#program.opts<GlobalOptions>();
-    const named = socketFile ?? this.#around.socketVariable;
-    if (named) return named;
-    return SOCKETS.find(mayBeThere) ?? SOCKETS[1] ?? '';
-  }
-
-  /** Runs against the gateway. */
-  async ask(work: (client: AdminClient) => Promise<void>): Promise<void> {
-    const { AdminClient } = await import('./admin-client.ts');
-    const client = await AdminClient.open(this.socket);
-    try {
-      await work(client);
-    } finally {
-      client.close();
-    }
-  }
-
-  get now(): number {
-    return this.#around.now();
-  }
-
-  get isJson(): boolean {
-    return this.#program.opts<GlobalOptions>().json ?? false;
-  }
-
-  print(json: unknown, text: string): void {
-    this.#around.out(`${this.isJson ? JSON.stringify(json, null, 2) : text}\n`);
-  }
-
-  /** One line at a time, for what does not end. */
-  printLine(json: unknown, text: string): void {
-    this.#around.out(`${this.isJson ? JSON.stringify(json) : text}\n`);
-  }
 }
 
 function addRoles(program: Command, around: Surroundings): void {
@@ -322,8 +244,8 @@ function addCommands(program: Command, verbs: Verbs): void {
 function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
   const user = program
     .command('user')
-    .description('users of the users-file, with or without a running gateway')
-    .option('--config <file>', 'the users-file of this configuration, instead of asking the running gateway');
+    .description('users; of one gateway also while it does not run')
+    .option('--config <file>', 'the users-file of this configuration, instead of asking what runs');
   const accounts = async () => {
     const { accountsOf } = await import('./accounts.ts');
     return accountsOf(verbs.socket, user.opts<{ config?: string }>().config);
@@ -387,14 +309,6 @@ function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
 }
 
 /** Also where we may not look: then the connection says so. */
-function mayBeThere(path: string): boolean {
-  try {
-    statSync(path);
-    return true;
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EACCES';
-  }
-}
 
 function warningLine(text: string): string {
   return `warning: ${text}`;

@@ -14,7 +14,7 @@ import type { DemoUser, StateFolder } from '../first-run.ts';
 import type { Gateway, GatewayOptions } from '../main.ts';
 import type { Running } from '../wiring.ts';
 import { placeProblems } from './place.ts';
-import type { GatewayCommand } from './program.ts';
+import type { GatewayCommand } from './verbs.ts';
 import { demoLine, welcome } from './welcome.ts';
 
 export type StartGateway = (options: GatewayOptions) => Promise<Gateway>;

@@ -4,7 +4,7 @@ import { checkThreadPool, type Supervision } from '@sallyport/chassis';
 import type { PeerRole } from '@sallyport/cluster';
 import type { RoleOptions } from '../roles/role.ts';
 import type { Running } from '../wiring.ts';
-import type { RoleCommand } from './program.ts';
+import type { RoleCommand } from './verbs.ts';
 import { keepRunning } from './run-gateway.ts';
 
 /** A role of a cluster: starts it and keeps it until a signal. Only that role's code is loaded. */

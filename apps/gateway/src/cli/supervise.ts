@@ -10,7 +10,7 @@ import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exampleSettings, parseSettings, type Settings } from '@sallyport/cluster';
 import { stateFolder } from '../first-run.ts';
-import { DEFAULT_STATE_DIR } from './program.ts';
+import { DEFAULT_STATE_DIR } from './verbs.ts';
 
 export interface SuperviseOptions {
   role: string;

@@ -1,7 +1,7 @@
 import { dirname, resolve } from 'node:path';
 import type { Settings } from '@sallyport/cluster';
 import { certificatePin, DEMO_USER, reachableAddresses, type DemoUser } from '../first-run.ts';
-import { SOCKETS } from './program.ts';
+import { SOCKETS } from './verbs.ts';
 
 /** How another machine connects; the password only when it was made just now. */
 export async function welcome(settings: Settings, demo: DemoUser | undefined): Promise<string> {

@@ -81,7 +81,6 @@ function store() {
       assert.deepEqual(as, node);
       return (calls.shift() ?? assert.fail('asserted too often'))();
     },
-    restore: async () => 0,
   };
   return { assertions, calls, begin: () => listeners.forEach((deliver) => deliver('another')) };
 }

@@ -8,6 +8,7 @@ import { serveAdmin } from '../admin/serve-admin.ts';
 import { Tally } from '../admin/tally.ts';
 import { ClusterNodes } from '../cluster-nodes.ts';
 import { stateFolder } from '../first-run.ts';
+import { NodeClients } from '../node-clients.ts';
 import { observeSessions, sweeping } from '../watching.ts';
 import { limitsOf, sentence, starting, type Running } from '../wiring.ts';
 import { openRole, openWatching, type RoleOptions } from './role.ts';
@@ -21,9 +22,11 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     const limits = limitsOf(settings());
     const store = await sentence(options.openStore(settings(), { log, metrics, node, role, limits }));
     closers.push(() => store.close());
-    const { sessions, logins, nodes, events } = store;
-    if (!logins) throw new Error('the store of auth has no logins');
-    const auth = await sentence(openAuth({ settings, sessions, logins, events, metrics, log }));
+    const { sessions, logins, records, failures, nodes, events } = store;
+    if (!logins || !records) throw new Error('the store of auth has no logins, or no records of users');
+    const auth = await sentence(
+      openAuth({ settings, sessions, logins, records, failures, events, metrics, log }),
+    );
     closers.push(() => auth.close());
     const lifecycle = await openWatching(parts, events);
     observeSessions({ metrics, sessions, settings });
@@ -38,14 +41,15 @@ export function startAuth(options: RoleOptions): Promise<Running> {
         };
       },
     });
-    const cluster = new ClusterNodes({ nodes, sessions, certificates, log, now });
-    closers.push(() => cluster.close());
+    const clients = new NodeClients(certificates);
+    closers.push(() => clients.close());
+    const cluster = new ClusterNodes({ nodes, sessions, clients, log, now });
     const tally = new Tally(events);
     closers.push(() => tally.close());
     const admin = await serveAdmin(
       {
         ...{ sessions, node: cluster, nodes, events, lifecycle, tally, log, now },
-        ...{ accounts: auth.accounts, lastLogins: store.lastLogins },
+        ...{ accounts: auth.accounts, failures, lastLogins: store.lastLogins },
       },
       stateFolder(options.stateDir).socket,
     );

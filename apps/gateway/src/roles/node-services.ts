@@ -2,6 +2,7 @@ import {
   accountClient,
   NODE_WIRE,
   type EventLog,
+  type LoginFailures,
   type Nodes,
   type Occurrence,
   type Sessions,
@@ -11,7 +12,9 @@ import { serveAdmin } from '../admin/serve-admin.ts';
 import { Tally } from '../admin/tally.ts';
 import { ClusterNodes } from '../cluster-nodes.ts';
 import type { GatewayLifecycle } from '../lifecycle.ts';
+import type { NodeClients } from '../node-clients.ts';
 import type { NodeLife } from '../node-life.ts';
+import type { Peers } from '../peers.ts';
 import { addressesOf, type RoleParts } from './role.ts';
 import { serveRpc } from './serve-rpc.ts';
 
@@ -19,9 +22,12 @@ export interface NodeServicesParts extends RoleParts {
   sessions: Sessions;
   nodes: Nodes;
   events: EventLog;
+  failures: LoginFailures;
   lastLogins?: ((user: string) => Promise<Occurrence[]>) | undefined;
   lifecycle: GatewayLifecycle;
   own: NodeLife;
+  peers: Peers;
+  clients: NodeClients;
   /** Path of the admin socket. */
   socket: string;
 }
@@ -29,8 +35,10 @@ export interface NodeServicesParts extends RoleParts {
 /** What a node offers besides serving clients. Loads NestJS, so it is imported after the port is open. */
 export async function openNodeServices(parts: NodeServicesParts): Promise<{ close(): Promise<void> }> {
   const { settings, certificates, log, now, node, sessions, nodes, events, lifecycle, own } = parts;
+  const { peers, clients } = parts;
   const cluster = new ClusterNodes({
-    ...{ nodes, sessions, certificates, log, now },
+    ...{ nodes, sessions, clients, log, now },
+    known: () => peers.alive,
     own: { name: node.name, node: own },
   });
   const accounts = await accountClient({ addresses: addressesOf(settings(), 'auth'), certificates });
@@ -56,14 +64,15 @@ export async function openNodeServices(parts: NodeServicesParts): Promise<{ clos
         log,
         now,
         accounts,
+        failures: parts.failures,
         lastLogins: parts.lastLogins,
+        notes: () => [...own.notReady(), ...own.notes()],
       },
       parts.socket,
     );
     return {
       async close() {
         tally.close();
-        cluster.close();
         accounts.close();
         await admin.close();
         await rpc.close();
@@ -71,7 +80,6 @@ export async function openNodeServices(parts: NodeServicesParts): Promise<{ clos
     };
   } catch (error) {
     tally.close();
-    cluster.close();
     accounts.close();
     await rpc.close();
     throw error;

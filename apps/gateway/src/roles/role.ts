@@ -2,8 +2,10 @@
 import { configMetrics, processMetrics, serveHealth, StartError, type Supervision } from '@sallyport/chassis';
 import {
   PeerCertificates,
+  type AccountRecords,
   type Assertions,
   type EventLog,
+  type LoginFailures,
   type NodeIdentity,
   type Nodes,
   type Occurrence,
@@ -32,6 +34,10 @@ export interface ClusterStore {
   assertions?: Assertions;
   /** For auth only. */
   logins?: Logins;
+  /** For auth only: what operators changed of the users. */
+  records?: AccountRecords;
+  /** Failed logins, over all replicas of auth. */
+  failures: LoginFailures;
   nodes: Nodes;
   events: EventLog;
   /** The last failed and the last good login of a user. */

@@ -1,7 +1,7 @@
 import 'reflect-metadata';
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,10 +9,15 @@ import { after, before, test } from 'node:test';
 import { hashPassword, MemoryLogins } from '@sallyport/auth';
 import { createLog, Supervision } from '@sallyport/chassis';
 import {
+  ACCOUNT_WIRE,
+  accountClient,
   hashToken,
   httpUpstream,
   initAuthority,
   issueCertificate,
+  LoginFailures,
+  MemoryAccountRecords,
+  MemoryCounters,
   MemoryEventLog,
   MemoryNodes,
   MemorySessions,
@@ -57,6 +62,8 @@ before(async () => {
   store = {
     sessions: await MemorySessions.open({ events }),
     logins: new MemoryLogins(Date.now),
+    records: new MemoryAccountRecords({ events }),
+    failures: new LoginFailures(new MemoryCounters()),
     nodes: new MemoryNodes(systemClock()),
     events,
     close: async () => undefined,
@@ -123,7 +130,7 @@ test('explain user says why the last login failed and who set what, over the soc
     const explained = await client.explainUser({ user: 'carol', profile: '' });
     assert.equal(explained.failure?.reason, 'login-failed');
     assert.equal(explained.failure?.address, FACTS.clientAddress);
-    const of = (key: string) => explained.values.find((value) => value.key === key);
+    const of = (key: string) => explained.policy.values.find((value) => value.key === key);
     assert.deepEqual(of('dpd'), { key: 'dpd', value: '33', scope: 'group', name: 'staff' });
     assert.deepEqual(of('mtu'), { key: 'mtu', value: '0', scope: 'default', name: '' });
     assert.deepEqual((await client.listAccounts()).accounts, [
@@ -131,6 +138,82 @@ test('explain user says why the last login failed and who set what, over the soc
     ]);
   } finally {
     client.close();
+  }
+});
+
+test('failures are counted over all replicas, and who explains a user shows them', async () => {
+  const client = await AdminClient.open(world.socket);
+  try {
+    const counted = async () => (await client.explainUser({ user: 'carol', profile: '' })).counts.user;
+    const before = await counted();
+    let form = documentOf(await post(xml('init', '')));
+    for (const _ of [1, 2, 3]) {
+      form = documentOf(await post(replyTo(form, 'wrong')));
+      if (!find(form, 'opaque')) form = documentOf(await post(xml('init', '')));
+    }
+    await until(async () => (await counted()) === before + 3);
+  } finally {
+    client.close();
+  }
+});
+
+test('what one auth is told of a user counts at the other, ends his sessions, and is a fact', async () => {
+  const [first, second] = await Promise.all(
+    ['auth-1', 'auth-2'].map((name) => AdminClient.open(socketOf(name))),
+  );
+  assert.ok(first && second);
+  try {
+    const change = (client: AdminClient, verb: string, password = '') =>
+      client.changeAccount({ verb, name: 'dave', groups: verb === 'add' ? ['staff'] : [], password });
+    assert.deepEqual(await change(first, 'add', PASSWORD), { problem: '' });
+    assert.match((await change(second, 'add', PASSWORD)).problem, /'dave' exists already/);
+    assert.deepEqual(await second.listAccounts(), await first.listAccounts());
+    const session = await loggedIn('dave');
+    assert.deepEqual(await change(second, 'lock'), { problem: '' });
+    assert.equal((await store.sessions.get(session))?.endReason, 'user-locked');
+    assert.equal((await first.explainUser({ user: 'dave', profile: '' })).policy.locked, true);
+    await change(first, 'delete');
+    assert.match((await change(second, 'unlock')).problem, /there is no user 'dave'/);
+    const facts = store.events.recent(1000).filter((fact) => fact.type === 'admin.changed');
+    assert.deepEqual(
+      facts.flatMap((fact) => (fact.subject === 'dave' ? [fact.verb] : [])),
+      ['user-add', 'user-lock', 'user-delete'],
+    );
+    assert.ok(!JSON.stringify(facts, (_, value: unknown) => String(value)).includes(PASSWORD));
+  } finally {
+    first.close();
+    second.close();
+  }
+});
+
+test('a tunnel node may list users and lock them, and nothing else', async () => {
+  const peer = await certificate('n2', ['tunnel-node']);
+  const addresses = ['auth-1', 'auth-2'].map((name) => `127.0.0.1:${world.ports[name] ?? 0}`);
+  const accounts = await accountClient({ addresses, certificates: peer });
+  const admin = await AdminClient.open(world.socket);
+  try {
+    await admin.changeAccount({ verb: 'add', name: 'erin', groups: [], password: PASSWORD });
+    assert.ok((await accounts.list()).some(({ name }) => name === 'erin'));
+    assert.equal((await accounts.explain('erin', '')).known, true);
+    for (const order of [
+      { verb: 'add', name: 'eve', groups: [], password: PASSWORD },
+      { verb: 'passwd', name: 'erin', password: 'another' },
+      { verb: 'unlock', name: 'erin' },
+      { verb: 'delete', name: 'erin' },
+    ] as const)
+      await assert.rejects(accounts.apply(order), /a tunnel node may lock users and change nothing else/);
+    const contract = await readFile(ACCOUNT_WIRE.protoPath, 'utf8');
+    assert.deepEqual(
+      [...contract.matchAll(/rpc (\w+)/g)].map(([, name]) => name),
+      ['ListAccounts', 'LockAccount', 'ExplainPolicy'],
+      'there is no other call that a node that is not ours any more could make',
+    );
+    await accounts.apply({ verb: 'lock', name: 'erin' });
+    assert.equal((await accounts.list()).find(({ name }) => name === 'erin')?.locked, true);
+    await assert.rejects(accounts.apply({ verb: 'lock', name: 'eve' }), /there is no user 'eve'/);
+  } finally {
+    accounts.close();
+    admin.close();
   }
 });
 
@@ -183,7 +266,27 @@ groups: { staff: { dpd: 33 } }
   );
   const supervision = Supervision.take({}, process.pid);
   running.set(name, await startRole({ config, stateDir, supervision, openStore: async () => store }));
-  if (name === 'auth-2') world.socket = join(stateDir, 'sallyport.sock');
+  if (name === 'auth-2') world.socket = socketOf(name);
+}
+
+function socketOf(name: string): string {
+  return join(world.folder, name, 'sallyport.sock');
+}
+
+/** @returns the id of the session. */
+async function loggedIn(user: string): Promise<string> {
+  const form = documentOf(await post(xml('init', '')));
+  const document = documentOf(await post(replyTo(form, PASSWORD, user)));
+  const session = await store.sessions.find(hashToken(find(document, 'session-token')?.text ?? ''));
+  return session?.id ?? assert.fail('no session');
+}
+
+async function until(reached: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  while (!(await reached())) {
+    assert.ok(Date.now() < deadline, 'it did not come to pass');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 async function stop(name: string): Promise<void> {
@@ -240,12 +343,12 @@ function xml(type: string, inner: string): string {
   return `<config-auth client="vpn" type="${type}">${inner}</config-auth>`;
 }
 
-function replyTo(form: XmlElement, password: string): string {
+function replyTo(form: XmlElement, password: string, user = 'carol'): string {
   const handle = find(form, 'opaque', 'aggauth-handle')?.text ?? '';
   return xml(
     'auth-reply',
     `<opaque><aggauth-handle>${handle}</aggauth-handle></opaque>` +
-      `<auth><username>carol</username><password>${password}</password></auth>`,
+      `<auth><username>${user}</username><password>${password}</password></auth>`,
   );
 }
 

@@ -1,13 +1,19 @@
 import type { Logins } from '@sallyport/auth';
 import { StartError } from '@sallyport/chassis';
 import {
+  LoginFailures,
   Outbox,
+  keepCapped,
   Redis,
+  RedisAccountRecords,
+  RedisCounters,
   RedisEventLog,
   RedisEventStream,
   RedisNodes,
+  RedisRestore,
   RedisSessions,
   registerOutboxMetrics,
+  RESTORE_MICROS,
   systemClock,
   type Settings,
 } from '@sallyport/cluster';
@@ -20,6 +26,7 @@ export const openStore: OpenStore = async (settings, around) => {
   if (!where) throw new StartError(`${file} has no redis, and a cluster needs it.`);
   let closing = false;
   const redis = await Redis.open(where, {
+    restoreMicros: settings.kafka ? RESTORE_MICROS : 0n,
     onState(up, detail) {
       if (up) log.info({ detail }, 'the session store is there');
       else if (!closing) log.warn({ detail }, 'the session store is away: tunnels go on, logins are refused');
@@ -28,17 +35,18 @@ export const openStore: OpenStore = async (settings, around) => {
   try {
     const events = await RedisEventLog.open(redis, log);
     const sessions = new RedisSessions({ redis, limits });
-    const outbox = role === 'auth' ? await openOutbox(redis, sessions, settings, around) : undefined;
+    const closeOutbox = role === 'auth' ? await openOutbox(redis, sessions, settings, around) : undefined;
     return {
       sessions,
       assertions: sessions,
-      ...(role === 'auth' && { logins: await openLogins(redis) }),
+      ...(role === 'auth' && { logins: await openLogins(redis), records: new RedisAccountRecords(redis) }),
+      failures: new LoginFailures(new RedisCounters(redis)),
       nodes: new RedisNodes(redis),
       events,
       lastLogins: (user) => events.lastLogins(user),
       async close() {
         closing = true;
-        await outbox?.close();
+        await closeOutbox?.();
         events.close();
         await sessions.close();
         await redis.close();
@@ -57,21 +65,25 @@ async function openLogins(redis: Redis): Promise<Logins> {
   return new RedisLogins(redis);
 }
 
-/** One replica of auth sends the facts of the cluster; the others wait for its lease. undefined = there is no Kafka. */
+/**
+ * One replica of auth sends the facts of the cluster; the others wait for its lease. Without Kafka they only see to it that
+ * the facts do not fill the store. @returns how to stop.
+ */
 async function openOutbox(
   redis: Redis,
   sessions: RedisSessions,
   { kafka, redis: where }: Settings,
   { log, metrics, node }: StoreSurroundings,
-): Promise<Outbox | undefined> {
+): Promise<() => void | Promise<void>> {
+  const stream = new RedisEventStream(redis);
+  const capBytes = where?.eventsMaxBytes;
   if (!kafka) {
     log.warn({}, 'no kafka is configured: facts stay in Redis, the last ones');
-    return undefined;
+    return keepCapped(stream, log, capBytes);
   }
   const { Kafka } = await import('@sallyport/cluster/kafka');
   const outbox = new Outbox({
-    stream: new RedisEventStream(redis),
-    table: sessions,
+    ...{ stream, capBytes, table: sessions, restore: new RedisRestore(redis) },
     sink: new Kafka(kafka, log).sink(),
     cluster: where?.cluster ?? '',
     holder: node.incarnation,
@@ -80,5 +92,5 @@ async function openOutbox(
   });
   registerOutboxMetrics(metrics, () => outbox.status);
   outbox.start();
-  return outbox;
+  return () => outbox.close();
 }

@@ -9,7 +9,12 @@
 import { httpUpstream, type Upstream } from '@sallyport/cluster';
 import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder } from '../first-run.ts';
+import { HomeSlice } from '../home-slice.ts';
+import { Isolation, observeIsolation } from '../isolation.ts';
+import { NodeClients } from '../node-clients.ts';
 import { NodeLife } from '../node-life.ts';
+import { Peers } from '../peers.ts';
+import { Releases } from '../releases.ts';
 import { calm, openServing } from '../serving.ts';
 import { deferred, limitsOf, nodeEvent, sentence, starting, type Running } from '../wiring.ts';
 import { asserting } from './asserting.ts';
@@ -33,11 +38,13 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     const state = stateFolder(options.stateDir);
     const upstreams = deferred<Record<UpstreamName, Upstream>>();
     let life: NodeLife | undefined;
+    let releases: Releases | undefined;
     // After the tunnels and the heartbeat have stopped. A drain outlives the process, so such a node is not forgotten.
     closers.push(() => (life === undefined || life.draining ? undefined : nodes.leave(node)));
-    const { tunnels, listener, lifecycle } = await openServing({
+    const { tunnels, listener, lifecycle, returnPath } = await openServing({
       ...{ ...parts, role, state, sessions, events, supervision: options.supervision },
       upstreams: upstreams.promise,
+      onTaken: (from, release) => releases?.add(from, release),
       notReady: () => life?.notReady() ?? [],
       notes: () => life?.notes() ?? [],
     });
@@ -52,10 +59,31 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       () => downloader.close(),
     );
     const { number, address } = settings().node;
-    const announcement = { ...node, number, address };
-    const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log, now }));
+    const clients = new NodeClients(certificates);
+    closers.push(() => clients.close());
+    const client = (where: string) => clients.at(where);
+    const monotonic = () => performance.now();
+    const peers = new Peers({ nodes, own: node.name, client, monotonic });
+    const limitSeconds = () => settings().isolationLimitSeconds;
+    const isolation = new Isolation({ peers, tunnels, limitSeconds, log, monotonic });
+    const home = new HomeSlice({
+      ...{ nodes, node, settings, returnPath, log, now },
+      isolated: () => isolation.reason !== undefined,
+    });
+    closers.push(() => home.close());
+    const announcement = {
+      ...{ ...node, number, address },
+      get home() {
+        return home.said;
+      },
+    };
+    const own = (life = new NodeLife({
+      ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, log, now, monotonic },
+    }));
     closers.push(() => own.close());
+    observeIsolation(metrics, isolation);
     await own.handleTick();
+    await home.handleTick();
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
 
     // 4. node
@@ -63,11 +91,13 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       const { openNodeServices } = await import('./node-services.ts');
       const services = await sentence(
         openNodeServices({
-          ...{ ...parts, sessions, nodes, events, lifecycle, own, socket: state.socket },
-          lastLogins: store.lastLogins,
+          ...{ ...parts, sessions, nodes, events, lifecycle, own, peers, clients, socket: state.socket },
+          ...{ failures: store.failures, lastLogins: store.lastLogins },
         }),
       );
       closers.push(() => services.close());
+      // Not before: the first call loads gRPC, and clients wait.
+      releases = new Releases({ peers, client, log });
       lifecycle.state = 'online';
       events.append([nodeEvent({ now, node }, 'node.ready')]);
       log.info({ port: settings().tcpPort, rpc: settings().listen.node }, 'the node is ready');

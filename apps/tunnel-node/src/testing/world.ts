@@ -22,7 +22,7 @@ import { openTunnelNode, type TunnelNode } from '../open-tunnel-node.ts';
 import type { TestClock } from './clock.ts';
 import { SocketStream } from '../socket-stream.ts';
 import type { StrapMode } from '../strap.ts';
-import type { Tunnels } from '../tunnels.ts';
+import type { Tunnels, TunnelsOptions } from '../tunnels.ts';
 
 /** A whole tunnel node on loopback, with the memory form of the store and an engine without a kernel device. */
 export class World {
@@ -75,6 +75,7 @@ export class World {
         ...(checkpointSeconds && { checkpointSeconds }),
         ...(edgeLimits && { edge: edgeLimits }),
       },
+      onTaken: options.onTaken,
       ...(options.clock && { now: options.clock.now }),
     });
     return new World({ metrics, device, engine, sessions, events, node, listener });
@@ -143,6 +144,7 @@ class WatchedListener extends TlsListener {
 }
 
 export interface WorldOptions {
+  onTaken?: TunnelsOptions['onTaken'];
   returnPath?: ReturnPath;
   strap?: StrapMode;
   connectsAtOnce?: number;
