@@ -72,7 +72,11 @@ export class Facts {
   constructor(parts: Omit<LinkParts, 'actor'>) {
     const redis = new Link({ ...parts, actor: this.actor });
     this.#outbox = new Outbox({
-      ...{ stream: new RedisEventStream(redis), table: new RedisSessions({ redis }), restore: new RedisRestore(redis) },
+      ...{
+        stream: new RedisEventStream(redis),
+        table: new RedisSessions({ redis }),
+        restore: new RedisRestore(redis),
+      },
       ...{ sink: new FakeSink(this.topics), cluster: 'model', holder: 'model', leaseMs: LEASE_MILLIS },
       clock: () => BigInt(parts.sim.now),
       log: createLog({ name: 'model', level: 'silent' }),
@@ -80,7 +84,12 @@ export class Facts {
   }
 
   begin(): void {
-    this.#outbox.start();
+    let running = false;
+    setInterval(() => {
+      if (running) return;
+      running = true;
+      void this.#outbox.round().finally(() => (running = false));
+    }, OUTBOX_MILLIS);
   }
 
   /** What a consumer has read: each fact once, without old news. */
@@ -109,7 +118,7 @@ function loginOf(token: string, user: string): NewSession {
   return sampleLogin(hashToken(token), user, {
     ...{ ipv4Pools: ['10.90.0.0/25'], ipv6Pools: [], maxSameClients: 0 },
     ...{ dpdSeconds: 0, mobileDpdSeconds: 0, idleTimeoutSeconds: 0, sessionTimeoutSeconds: 0 },
-    ...{ cookieTimeoutSeconds: 90, disconnectedTimeoutSeconds: 90 },
+    ...{ cookieTimeoutSeconds: 60, disconnectedTimeoutSeconds: 60 },
   });
 }
 
@@ -120,5 +129,6 @@ function passing(error: unknown): undefined {
 
 const SWEEP_MILLIS = 1000;
 const AGAIN_MILLIS = 300;
+const OUTBOX_MILLIS = 1000;
 /** Longer than a run takes: one reader is enough here. */
 const LEASE_MILLIS = 3_600_000;

@@ -1,5 +1,5 @@
 /*
- * What must hold (docs/decisions/0006-safety.md), looked at after each script, after each step and at the end:
+ * What must hold (docs/decisions/0008-safety.md), looked at after each script, after each step and at the end:
  *
  *  R1  indexes   each live record has its address once, its lease in its node's index and its user's entry; no address twice
  *  R2  lease     within one primary epochs only grow; a claim and an assertion alone change a lease
@@ -80,7 +80,8 @@ export class Checker {
     const { primary, script, before, after } = execution;
     for (const [id, record] of after.records) {
       const known = this.known.get(id);
-      if (known !== undefined && record.state === 'c' && primary === this.#world.present()) known.ended = true;
+      if (known !== undefined && record.state === 'c' && primary === this.#world.present())
+        known.ended = true;
       const was = before.records.get(id);
       if (was !== undefined && was.text !== record.text) this.#checkChange(execution, id, was, record);
     }
@@ -101,7 +102,10 @@ export class Checker {
       this.#stale.set(name, since);
       const seconds = (this.#world.now() - since) / SECONDS;
       if (this.#world.now() - since > FORWARD_BOUND)
-        this.#fail('R6', `${node.name} forwards ${this.label(session.id)} for ${seconds.toFixed(1)} s without its lease (${session.lease?.epoch}; stored: ${record?.state} ${record?.node} ${record?.epoch})`);
+        this.#fail(
+          'R6',
+          `${node.name} forwards ${this.label(session.id)} for ${seconds.toFixed(1)} s without its lease (${session.lease?.epoch}; stored: ${record?.state} ${record?.node} ${record?.epoch})`,
+        );
     }
     for (const name of this.#stale.keys()) if (!seen.has(name)) this.#stale.delete(name);
   }
@@ -111,7 +115,10 @@ export class Checker {
     const { now, present, lostAllAt } = this.#world;
     const asserting = present().dump.until > now() + present().skew + SECONDS;
     if (known === undefined || known.ended || (lostAllAt() > 0 && !asserting)) return;
-    this.#fail('R5', `${client.label} gets 401 (${reason})${asserting ? ' while nodes assert' : ''} though its session has not ended`);
+    this.#fail(
+      'R5',
+      `${client.label} gets 401 (${reason})${asserting ? ' while nodes assert' : ''} though its session has not ended`,
+    );
   }
 
   /** No fault is left and everybody had time. */
@@ -126,7 +133,10 @@ export class Checker {
     for (const [id, record] of records) {
       const holders = tunnels.filter(({ session }) => session.lease?.claimId === record.claimId);
       if (record.state === 'u' && holders.length !== 1)
-        this.#fail('R8', `${this.label(id)} is up on ${record.node}, which has ${holders.length} tunnels of it`);
+        this.#fail(
+          'R8',
+          `${this.label(id)} is up on ${record.node}, which has ${holders.length} tunnels of it`,
+        );
     }
     for (const client of clients) {
       const record = records.get(client.sessionId);
@@ -143,7 +153,8 @@ export class Checker {
       const ends = read.filter(({ type, sessionId }) => type === 'ended' && sessionId === id).length;
       // Where all copies were lost an end may be lost with them: the table written anew tells it. Or it comes twice.
       if (ends !== 1 && this.#world.lostAllAt() === 0) this.#fail('R9', `${this.label(id)} has ${ends} ends`);
-      if (facts.topics.state.has(id)) this.#fail('R9', `${this.label(id)} goes on in the topic of session state`);
+      if (facts.topics.state.has(id))
+        this.#fail('R9', `${this.label(id)} goes on in the topic of session state`);
     }
   }
 
@@ -168,11 +179,23 @@ export class Checker {
     const blocks = live.filter(([, { block }]) => block !== '').map(([id, { block }]) => `${block} ${id}`);
     if (new Set(live.map(([, { block }]) => block).filter(Boolean)).size !== blocks.length)
       this.#fail('R1', `${who}: an address twice`);
-    if (!isSame(blocks, taken.map((entry) => entry.join(' ')))) this.#fail('R1', `${who}: addresses and their index differ`);
+    if (
+      !isSame(
+        blocks,
+        taken.map((entry) => entry.join(' ')),
+      )
+    )
+      this.#fail('R1', `${who}: addresses and their index differ`);
     const leases = live
       .filter(([, { state }]) => state === 'u')
       .map(([id, { node, incarnation }]) => `${node} ${incarnation} ${id}`);
-    if (!isSame(leases, held.map((entry) => entry.join(' ')))) this.#fail('R1', `${who}: leases and their index differ`);
+    if (
+      !isSame(
+        leases,
+        held.map((entry) => entry.join(' ')),
+      )
+    )
+      this.#fail('R1', `${who}: leases and their index differ`);
     if (users !== live.length) this.#fail('R1', `${who}: ${live.length} live sessions, ${users} of users`);
   }
 
@@ -181,14 +204,18 @@ export class Checker {
     const is = after.records.get(id);
     if (reply?.[0] !== 'claimed' || is === undefined || primary !== this.#world.present()) return;
     if ((before.records.get(id)?.block ?? '') === is.block) return;
-    if (after.until > this.#world.now() + primary.skew) this.#fail('R7', `${this.label(id)} gets a new address while nodes assert`);
+    if (after.until > this.#world.now() + primary.skew)
+      this.#fail('R7', `${this.label(id)} gets a new address while nodes assert`);
     const text = addressOf(is.block);
     for (const { node, session } of this.#tunnels()) {
       const rival = before.records.get(session.id);
       const isLost = rival === undefined || rival.state === 'c';
       const isLate = this.#world.now() - this.#world.troubledAt(node.name) < FORWARD_BOUND;
       if (session.id !== id && session.addresses.ipv4 === text && !isLost && !isLate)
-        this.#fail('R7', `${this.label(id)} gets ${text}, which ${node.name} forwards for ${this.label(session.id)}`);
+        this.#fail(
+          'R7',
+          `${this.label(id)} gets ${text}, which ${node.name} forwards for ${this.label(session.id)}`,
+        );
     }
   }
 
@@ -196,7 +223,8 @@ export class Checker {
     for (const [id, { confirmedAt }] of this.known) {
       const record = records.get(id);
       if (confirmedAt === 0 || record === undefined || record.state === 'c') continue;
-      if (this.#world.lostAllAt() < confirmedAt) this.#fail('R4', `${this.label(id)} lives again after its end was confirmed`);
+      if (this.#world.lostAllAt() < confirmedAt)
+        this.#fail('R4', `${this.label(id)} lives again after its end was confirmed`);
     }
   }
 

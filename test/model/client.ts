@@ -130,7 +130,8 @@ export class Client implements StreamClient {
       return this.#finish();
     }
     if (this.#others.has(stream)) {
-      if (status === 200) this.#parts.sim.after(this.#parts.sim.random.below(2 * SECONDS), this.actor, () => stream.drop());
+      if (status === 200)
+        this.#parts.sim.after(this.#parts.sim.random.below(2 * SECONDS), this.actor, () => stream.drop());
       return;
     }
     if (stream !== this.#stream || this.state !== 'asking') return;
@@ -172,13 +173,26 @@ export class Client implements StreamClient {
     if (process === undefined || tunnels === undefined || this.state === 'over') return undefined;
     const stream = new ModelStream(sim, this, process.actor);
     process.streams.add(stream);
-    const head = { target: '/CSCOSSLC/tunnel', rawHeaders: [...HEADERS, 'Cookie', `webvpn=${this.token}`], early: new Uint8Array() };
+    const head = {
+      target: '/CSCOSSLC/tunnel',
+      rawHeaders: [...HEADERS, 'Cookie', `webvpn=${this.token}`],
+      early: new Uint8Array(),
+    };
     sim.after(MILLIS, process.actor, () => void tunnels.open(stream, head));
     return stream;
   }
 }
 
 const PATIENCE = 4 * SECONDS;
-const HEADERS = ['Host', 'vpn.example.test', 'User-Agent', 'model', 'X-CSTP-Version', '1', 'X-CSTP-Address-Type', 'IPv4'];
+const HEADERS = [
+  'Host',
+  'vpn.example.test',
+  'User-Agent',
+  'model',
+  'X-CSTP-Version',
+  '1',
+  'X-CSTP-Address-Type',
+  'IPv4',
+];
 /** No packet of an address that could be its own: it counts, and the engine drops it. */
 const PACKET_OF_DATA = new Uint8Array(40).fill(0x45);

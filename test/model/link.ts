@@ -42,8 +42,13 @@ export class Link implements Scripts {
 
   run(script: Script, args: object, { confirm = false } = {}): Promise<Reply> {
     // What is sent does not change any more, also when it is sent twice.
-    const sent: object = JSON.parse(JSON.stringify(args, (_key, value: unknown) => (typeof value === 'bigint' ? `${value}` : value)));
-    return this.#request((primary) => this.#parts.store.execute(this.#parts.actor.name, primary, script, sent), confirm);
+    const sent: object = JSON.parse(
+      JSON.stringify(args, (_key, value: unknown) => (typeof value === 'bigint' ? `${value}` : value)),
+    );
+    return this.#request(
+      (primary) => this.#parts.store.execute(this.#parts.actor.name, primary, script, sent),
+      confirm,
+    );
   }
 
   async confirm(): Promise<void> {

@@ -29,7 +29,12 @@ let found = 0;
 
 try {
   for (let run = 0; run < runs; run++) {
-    const result = await runModel({ server, seed: first + run, steps, ...(mutation && { mutate: mutate(mutation) }) });
+    const result = await runModel({
+      server,
+      seed: first + run,
+      steps,
+      ...(mutation && { mutate: mutate(mutation) }),
+    });
     if (values.trace) console.log(result.trace.join('\n'));
     if (result.violation !== undefined) {
       found += 1;

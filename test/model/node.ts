@@ -3,7 +3,14 @@
  * network to the store (link.ts), the clients' streams, the process that dies, freezes and starts again.
  */
 import { createLog, Metrics } from '@sallyport/chassis';
-import { RedisNodes, RedisSessions, StoreUnavailable, type NodeIdentity, type Release, type Session } from '@sallyport/cluster';
+import {
+  RedisNodes,
+  RedisSessions,
+  StoreUnavailable,
+  type NodeIdentity,
+  type Release,
+  type Session,
+} from '@sallyport/cluster';
 import { MemoryDevice, NO_RETURN_PATH, PortableEngine } from '@sallyport/engine';
 import { asserting, Isolation, NodeLife, Peers, Releases } from '@sallyport/gateway';
 import { NodeMetrics, Tunnels } from '@sallyport/tunnel-node';

@@ -58,6 +58,6 @@ async function endAll(world: World): Promise<void> {
 }
 
 /** Window of assertion, isolation, retries. */
-const REST = 90 * SECONDS;
-/** Longer than a session without a tunnel may live. */
-const LIFETIMES = 130 * SECONDS;
+const REST = 60 * SECONDS;
+/** Longer than a session without a tunnel may live, its end in the facts included. */
+const LIFETIMES = 75 * SECONDS;

@@ -46,8 +46,13 @@ function someClient(world: World) {
   return world.sim.random.pick(world.clients.filter(({ state }) => state !== 'over'));
 }
 
-function onNode(world: World, act: (node: World['nodes'][number]) => void | Promise<void>): void | Promise<void> {
-  const node = world.sim.random.pick(world.nodes.filter((each) => each.runs && each.process?.tunnels !== undefined));
+function onNode(
+  world: World,
+  act: (node: World['nodes'][number]) => void | Promise<void>,
+): void | Promise<void> {
+  const node = world.sim.random.pick(
+    world.nodes.filter((each) => each.runs && each.process?.tunnels !== undefined),
+  );
   return node === undefined ? undefined : act(node);
 }
 

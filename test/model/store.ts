@@ -8,7 +8,13 @@
  *   split       the copy serves as a second primary for some, while the others still write to the old one, which can
  *               confirm nothing and is thrown away at the end
  */
-import { defaultRedisSettings, Redis, RESTORE_MICROS, StoreUnavailable, type Script } from '@sallyport/cluster';
+import {
+  defaultRedisSettings,
+  Redis,
+  RESTORE_MICROS,
+  StoreUnavailable,
+  type Script,
+} from '@sallyport/cluster';
 import type { RedisServer } from '@sallyport/cluster/testing';
 import { dumpOf, DUMP, type Dump } from './dump.ts';
 import type { Actor, Simulation } from './simulation.ts';
@@ -39,6 +45,9 @@ export class Primary {
   skew = 0;
   /** `none`: nobody asks for confirmation; `unreachable`: nobody gives it. */
   replica: 'attached' | 'none' | 'unreachable' = 'none';
+  /** Changes so far, and those that the replica has. */
+  changes = 0;
+  replicated = -1;
   dump: Dump = dumpOf('{"records":{},"taken":"","held":"","users":0,"until":"0"}');
 
   constructor(name: string, index: number) {
@@ -80,7 +89,7 @@ export class Store {
       const redis = await Redis.open(settings, {
         clock: () => BigInt(sim.now + primary.skew + ++store.#scripts),
         reign: () => primary.reign,
-          seed: () => sim.random.below(2 ** 31),
+        seed: () => sim.random.below(2 ** 31),
         restoreMicros: RESTORE_MICROS,
       });
       store.#redis.set(primary, redis);
@@ -116,10 +125,19 @@ export class Store {
         primary.seenReign === primary.reign &&
         (LEAVE_RECORDS.has(script.name) || (script.name === 'sweep' && reply?.[0] === 0));
       primary.seenReign = primary.reign;
+      if (!isQuiet) primary.changes += 1;
       if (!isQuiet) {
         await this.#look(primary);
         const plain: Record<string, unknown> = Object.fromEntries(Object.entries(args));
-        this.onExecution({ actor, primary, script: script.name, args: plain, before, after: primary.dump, reply });
+        this.onExecution({
+          actor,
+          primary,
+          script: script.name,
+          args: plain,
+          before,
+          after: primary.dump,
+          reply,
+        });
       }
     }
   }
@@ -132,7 +150,8 @@ export class Store {
   /** WAIT. @param reign in which it was written. */
   async confirm(primary: Primary, reign: string): Promise<void> {
     if (primary.reign !== reign) throw new StoreUnavailable('FORGOTTEN the server was replaced since');
-    if (primary.replica === 'unreachable') throw new StoreUnavailable('no replica of Redis has confirmed the change');
+    if (primary.replica === 'unreachable')
+      throw new StoreUnavailable('no replica of Redis has confirmed the change');
     if (primary.replica === 'attached') await this.replicate(primary);
   }
 
@@ -143,7 +162,9 @@ export class Store {
 
   /** The replica catches up. */
   async replicate(primary: Primary): Promise<void> {
+    if (primary.replicated === primary.changes) return;
     await this.#copy(primary.database, primary.replicaDatabase);
+    primary.replicated = primary.changes;
   }
 
   attachReplica(primary: Primary): Promise<void> {
@@ -165,8 +186,8 @@ export class Store {
   async empty(): Promise<boolean> {
     if (this.isSplit) return false;
     await this.#call(this.#present, 'FLUSHDB');
-    await this.replicate(this.#present);
     this.#crown(this.#present);
+    await this.replicate(this.#present);
     await this.#look(this.#present);
     return true;
   }
@@ -201,6 +222,7 @@ export class Store {
   }
 
   #crown(primary: Primary): void {
+    primary.changes += 1;
     primary.reign = `r${++this.#reigns}`;
     primary.skew = this.#sim.random.between(-MAX_SKEW, MAX_SKEW);
   }

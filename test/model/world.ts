@@ -96,10 +96,14 @@ export class World {
       void auth.login(token, user).then((session) => {
         if (session === undefined) return this.say(`${label}: login refused`);
         this.checker.learn(session.id, label);
-        const client = new Client(label, { token, user, sessionId: session.id }, {
-          ...{ sim, nodes, say: (text: string) => this.say(text) },
-          onRefused: (refused, reason) => this.checker.handleRefused(refused, reason),
-        });
+        const client = new Client(
+          label,
+          { token, user, sessionId: session.id },
+          {
+            ...{ sim, nodes, say: (text: string) => this.say(text) },
+            onRefused: (refused, reason) => this.checker.handleRefused(refused, reason),
+          },
+        );
         this.clients.push(client);
         this.say(`${label}: ${user} has logged in`);
         sim.after(MILLIS, client.actor, () => client.connect());
@@ -193,7 +197,9 @@ export class World {
     const all = [...NODES, ...AUTHS];
     const left = all.filter(() => this.sim.random.permille(400));
     if (!(await this.store.split(left))) return;
-    this.say(`two primaries for ${(micros / SECONDS).toFixed(1)} s; with the old one: ${left.join(' ') || 'nobody'}`);
+    this.say(
+      `two primaries for ${(micros / SECONDS).toFixed(1)} s; with the old one: ${left.join(' ') || 'nobody'}`,
+    );
     this.#storeTrouble(micros);
     this.#attachLater();
     this.sim.after(micros, undefined, async () => {
@@ -252,7 +258,8 @@ export class World {
         const actor = this.nodes.find((node) => node.name === name)?.process?.actor;
         const isCut = this.#isCut(this.#cutFromPeers, name) || this.#isCut(this.#cutFromPeers, from.name);
         if (life === undefined || isCut || sim.random.permille(this.roughness)) return;
-        const answer = () => void ask(life).then((value) => sim.after(MILLIS, from, () => resolve(value)), reject);
+        const answer = () =>
+          void ask(life).then((value) => sim.after(MILLIS, from, () => resolve(value)), reject);
         const late = sim.random.permille(100) ? sim.random.below(5 * SECONDS) : 2 * MILLIS;
         sim.after(late, actor, answer);
         if (sim.random.permille(100)) sim.after(late + sim.random.below(5 * SECONDS), actor, answer);
@@ -279,10 +286,17 @@ export class World {
     const { actor, script, args, primary, reply } = execution;
     if (QUIET.has(script)) return;
     const id = String(args['id'] ?? '');
-    const asserted = Array.isArray(args['records']) ? args['records'].map((each: unknown) => this.checker.label(String(fieldsOf(each)['id']))) : [];
+    const asserted = Array.isArray(args['records'])
+      ? args['records'].map((each: unknown) => this.checker.label(String(fieldsOf(each)['id'])))
+      : [];
     const about = [...asserted, args['how'], id && this.checker.label(id), args['user'], args['reason']];
-    const answer = reply === undefined ? 'stops' : reply.slice(0, script === 'assert' ? 20 : 2).map((part) => String(part).slice(0, 16));
-    this.say(`  ${actor} on ${primary.name}: ${script} ${about.filter((part) => typeof part === 'string' && part).join(' ')} → ${String(answer)}`);
+    const answer =
+      reply === undefined
+        ? 'stops'
+        : reply.slice(0, script === 'assert' ? 20 : 2).map((part) => String(part).slice(0, 16));
+    this.say(
+      `  ${actor} on ${primary.name}: ${script} ${about.filter((part) => typeof part === 'string' && part).join(' ')} → ${String(answer)}`,
+    );
   }
 }
 

@@ -58,7 +58,10 @@ export class RedisProblem extends Error {
 }
 
 /** What the forms of a store need of it: the model puts a faulty network in between. */
-export type Scripts = Pick<Redis, 'prefix' | 'run' | 'confirm' | 'prove' | 'call' | 'onReign' | 'reign' | 'closed'>;
+export type Scripts = Pick<
+  Redis,
+  'prefix' | 'run' | 'confirm' | 'prove' | 'call' | 'onReign' | 'reign' | 'closed'
+>;
 
 export class Redis {
   /** What all keys begin with: `{NAME}:`. */
