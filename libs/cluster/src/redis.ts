@@ -57,6 +57,12 @@ export class RedisProblem extends Error {
   }
 }
 
+/** What the forms of a store need of it: the model puts a faulty network in between. */
+export type Scripts = Pick<
+  Redis,
+  'prefix' | 'run' | 'confirm' | 'prove' | 'call' | 'onReign' | 'reign' | 'closed'
+>;
+
 export class Redis {
   /** What all keys begin with: `{NAME}:`. */
   readonly prefix: string;
@@ -131,6 +137,15 @@ export class Redis {
   async confirm(): Promise<void> {
     if (this.#replicas > 0)
       await this.#confirmed.confirm(this.#reign, performance.now() + this.#deadlineMillis);
+  }
+
+  /**
+   * Does the server that answered last still speak for the cluster? A primary that was replaced and does not know it yet is
+   * refused the write, or no replica confirms it.
+   * @throws StoreUnavailable if it cannot prove it.
+   */
+  async prove(): Promise<void> {
+    await this.run(CONFIRM, { reign: this.#reign }, { confirm: true });
   }
 
   /** A command of Redis by its name, for what needs no script. Keys must begin with `prefix`. */
