@@ -26,4 +26,4 @@ export function startedText(of: Omit<NewSession, 'strapKey'> & { strapKeys: stri
 }
 
 /** Sessions that one script puts back at most: a longer one would hold up everybody else. */
-export const PUT_BACK_SLICE = 50;
+export const PUT_BACK_SLICE = 25;

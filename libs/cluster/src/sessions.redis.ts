@@ -481,7 +481,7 @@ const SCRIPTS = {
 /** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2): an end counts within 1 s. */
 export const POLL_MILLIS = 500;
 /** Sessions that one script changes at most: a longer one would hold up everybody else. */
-export const SLICE = 40;
+export const SLICE = 20;
 
 /** Sessions of one page of `list`. */
 const PAGE = 500;
@@ -489,7 +489,7 @@ const PAGE = 500;
 const PREFIX_PAGE = 2000;
 /** Records that one script reads. */
 const FETCH_SLICE = 100;
-const SWEEP_SLICES = 250;
+const SWEEP_SLICES = 500;
 /** Reigns that may begin during one claim. */
 const CLAIM_ATTEMPTS = 3;
 const MAIL_BATCH = 256;
