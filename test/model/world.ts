@@ -286,7 +286,7 @@ export class World {
     const { actor, script, args, primary, reply } = execution;
     // The answer names an entry of the stream, by the real time.
     if (QUIET.has(script) || args['how'] === 'begin') return;
-    const id = String(args['id'] ?? '');
+    const id = typeof args['id'] === 'string' ? args['id'] : '';
     const asserted = Array.isArray(args['records'])
       ? args['records'].map((each: unknown) => this.checker.label(String(fieldsOf(each)['id'])))
       : [];
