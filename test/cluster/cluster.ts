@@ -103,6 +103,9 @@ export class Cluster {
   get kafkaPid(): number {
     return Number(KAFKA_READY.exec(this.kafka.output)?.[1] ?? -1);
   }
+  get redisPort(): number {
+    return this.#ports.redis;
+  }
   get nodes(): readonly NodeMember[] {
     return this.services.nodes;
   }

@@ -85,7 +85,8 @@ async function wire(lab: Lab, nodes: number, clients: number): Promise<void> {
     [...bridge('lan', names), ...[`${LAN.ipv4}/24`, `${LAN.ipv6}/64`].map((on) => address(on, 'lan'))],
     lan,
   );
-  await lab.exec(balancer, ['sysctl', '-qw', ...FORWARDING]);
+  // The LAN's host is its router, too: from a client of one node to one of another.
+  for (const router of [balancer, lan]) await lab.exec(router, ['sysctl', '-qw', ...FORWARDING]);
   const inside = (place: Place, prefix: number) => [
     address(`${place.ipv4}/${prefix}`, 'eth0'),
     address(`${place.ipv6}/64`, 'eth0'),
@@ -124,6 +125,20 @@ function address(on: string, device: string): string {
 export async function setNodeLinks(lab: Lab, index: number, state: 'up' | 'down'): Promise<void> {
   for (const box of ['balancer', 'lan'])
     await run(['ip', '-n', lab.namespace(box), 'link', 'set', nodeName(index), state]);
+}
+
+/** Cuts a node off from one port of the core, or takes that back: its packets there are lost, all others pass. */
+export async function setNodePort(
+  lab: Lab,
+  index: number,
+  port: number,
+  state: 'open' | 'cut',
+): Promise<void> {
+  const chain = (hook: string, what: string) =>
+    ` chain ${hook} {\n  type filter hook ${hook} priority filter;\n  tcp ${what} ${port} drop\n }\n`;
+  const rules = `table inet cut {\n${chain('output', 'dport')}${chain('input', 'sport')}}\n`;
+  const table = `add table inet cut\ndelete table inet cut\n${state === 'cut' ? rules : ''}`;
+  await lab.exec(lab.namespace(nodeName(index)), ['nft', '-f', '-'], { input: table });
 }
 
 const EVERYTHING: Place = { ipv4: '0.0.0.0/0', ipv6: '::/0' };

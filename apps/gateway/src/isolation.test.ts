@@ -11,7 +11,7 @@ import {
 import type { Reason } from '@sallyport/protocol';
 import { CONFIRMED_MS, Isolation, RETURN_MS, SUSPICIOUS_MS } from './isolation.ts';
 import { NodeLife } from './node-life.ts';
-import { Peers } from './peers.ts';
+import { Peers, type PeerSays } from './peers.ts';
 
 /*
  * Several nodes over one table of nodes. Their clock is moved by hand, and each of them reads it from another zero: what
@@ -139,6 +139,22 @@ test('a node that reaches neither the store nor a peer that lived cannot tell, a
   assert.deepEqual(readiness(), [true, true]);
 });
 
+test('what peers say late, when the store answers again, isolates nobody', async () => {
+  const asked: ((says: PeerSays[]) => void)[] = [];
+  const tunnels = new TestTunnels();
+  const isolation = new Isolation({
+    peers: { ask: () => new Promise((resolve) => asked.push(resolve)) },
+    ...{ tunnels, log: silent, monotonic: () => clock.ms, limitSeconds: () => LIMIT_SECONDS },
+  });
+  clock.ms = 100_000;
+  const late = isolation.handleTick({ answeredAt: 90_000, silentSince: 91_000 });
+  clock.ms += CONFIRMED_MS;
+  await isolation.handleTick({ answeredAt: clock.ms, silentSince: undefined });
+  asked.forEach((resolve) => resolve([{ kind: 'answered', silentMs: 100 }]));
+  await late;
+  assert.deepEqual([asked.length, isolation.reason, tunnels.changes], [1, undefined, 0]);
+});
+
 test('who drains and is isolated says both, and drains on when the store is back', async () => {
   const [n1] = await started(2);
   await n1.life.drain(true);
@@ -191,7 +207,6 @@ class TestNode {
   constructor(number: number) {
     this.name = `n${number}`;
     const monotonic = () => clock.ms + number * 1_000_000;
-    const silent = createLog({ name: 'test', level: 'silent' });
     const nodes = this.#nodes();
     const peers = new Peers({
       ...{ nodes, own: this.name, monotonic },
@@ -259,6 +274,7 @@ async function pass(seconds: number): Promise<void> {
   }
 }
 
+const silent = createLog({ name: 'test', level: 'silent' });
 const LIMIT_SECONDS = 10;
 const REQUEST: InsideRequest = {
   method: 'POST',

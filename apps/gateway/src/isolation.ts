@@ -42,6 +42,7 @@ export class Isolation {
   #suspectedSince: number | undefined;
   /** First answer after a silence. */
   #returnedAt = 0;
+  #silentSince: number | undefined;
   /** Last time that a peer answered at all. */
   #heardAt = -Infinity;
   #alone = false;
@@ -62,6 +63,7 @@ export class Isolation {
 
   /** Once a second. */
   async handleTick(store: StoreSight): Promise<void> {
+    this.#silentSince = store.silentSince;
     if (store.silentSince === undefined) return this.#handleAnswers(store.answeredAt ?? -Infinity);
     if (this.#state === 'returning') this.#state = 'isolated';
     if (this.#parts.monotonic() - store.silentSince >= SUSPICIOUS_MS) await this.#ask(store.silentSince);
@@ -83,6 +85,8 @@ export class Isolation {
     const { peers, monotonic } = this.#parts;
     const askedAt = monotonic();
     const answers = await peers.ask().finally(() => (this.#asking = false));
+    // The store has answered meanwhile.
+    if (this.#silentSince !== silentSince) return;
     const verdict = verdictOf(answers, silentSince, askedAt);
     if (verdict !== 'unknown') this.#heardAt = askedAt;
     const now = monotonic();

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { DEADLINE_MILLIS } from '@sallyport/cluster';
 import { LOST_SECONDS, LostLeases, MAX_LOST_LEASES } from './lost-leases.ts';
 
 describe('LostLeases', () => {
@@ -11,6 +12,11 @@ describe('LostLeases', () => {
     assert.equal(lost.reasonOf('other', 1n), undefined);
     lost.add('s', 9n, 'user-locked', 0);
     assert.equal(lost.reasonOf('s', 6n), 'user-locked');
+  });
+
+  it('remembers for much longer than a claim may take, with each of its calls at its deadline', () => {
+    const callsOfClaim = 5;
+    assert.ok(LOST_SECONDS * 1000 >= 5 * callsOfClaim * DEADLINE_MILLIS);
   });
 
   it('forgets what is old, also when one session is lost again and again', () => {

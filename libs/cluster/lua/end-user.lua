@@ -8,7 +8,7 @@ local ended = 0
 for _, member in ipairs(members) do
   local id = idOfMember(member)
   local record = load(id)
-  if ARGS.upTo == '' or number(record, 'c') <= tonumber(ARGS.upTo) then
+  if record and (ARGS.upTo == '' or number(record, 'c') <= tonumber(ARGS.upTo)) then
     toEnded(id, record, ARGS.reason)
     ended = ended + 1
   end
