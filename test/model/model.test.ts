@@ -13,8 +13,8 @@ const NOTICED = [
   'park, checkpoint and end by a node look at no lease',
   'a claim does not raise the epoch',
   'a new address is given while nodes assert',
-  'an assertion overrides the end of its session',
-  'a new incarnation parks nothing of the older ones',
+  'a claim does not hold its address',
+  'an end leaves its session alive',
 ];
 /** Runs that each of them has to show. */
 const SEEDS = 12;
