@@ -140,7 +140,7 @@ export class Checker {
     }
     for (const client of clients) {
       const record = records.get(client.sessionId);
-      if (client.state !== 'over' && record?.state !== 'u')
+      if (client.state !== 'over' && record?.state !== 'u' && record?.state !== 'c')
         this.#fail('R8', `${client.label} has no tunnel, its session is ${record?.state ?? 'unknown'}`);
     }
   }

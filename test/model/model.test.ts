@@ -8,13 +8,16 @@ import { runModel } from './run.ts';
 
 /** Steps of a run here: a few seconds. `npm run model` takes more. */
 const STEPS = 60;
-/** A run that shows each mutation, and the rule that it breaks. */
-const FOUND = [
-  { seed: 1, rule: 'R3', name: 'park, checkpoint and end by a node look at no lease' },
-  { seed: 1, rule: 'R2', name: 'a claim does not raise the epoch' },
-  { seed: 1, rule: 'R7', name: 'a new address is given while nodes assert' },
-  { seed: 1, rule: 'R4', name: 'an assertion overrides the end of its session' },
+/** Safeties whose absence shows early; `npm run model -- --mutation N` tries the others. */
+const NOTICED = [
+  'park, checkpoint and end by a node look at no lease',
+  'a claim does not raise the epoch',
+  'a new address is given while nodes assert',
+  'a claim does not hold its address',
+  'an end leaves its session alive',
 ];
+/** Runs that each of them has to show. */
+const SEEDS = 12;
 
 let server: RedisServer;
 
@@ -42,12 +45,17 @@ describe('the model of the cluster (npm run model, in short)', () => {
 });
 
 describe('the checker of the model', () => {
-  for (const { seed, rule, name } of FOUND) {
-    it(`notices that ${name}`, async () => {
+  for (const name of NOTICED) {
+    it(`notices that ${name}`, async (test) => {
       const mutation = MUTATIONS.find((each) => each.name === name);
       assert.ok(mutation);
-      const { violation } = await runModel({ server, seed, steps: 60, mutate: mutate(mutation) });
-      assert.equal(violation?.rule, rule);
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const { violation } = await runModel({ server, seed, steps: STEPS, mutate: mutate(mutation) });
+        if (violation === undefined) continue;
+        test.diagnostic(`seed ${seed}: ${violation.message}`);
+        return;
+      }
+      assert.fail('the checker has not noticed it');
     });
   }
 });

@@ -72,6 +72,18 @@ export const MUTATIONS: readonly Mutation[] = [
     to: '',
   },
   {
+    name: 'a claim does not hold its address',
+    script: 'claim',
+    from: "if not record['b' .. family] then hold(id, after, family) end",
+    to: '',
+  },
+  {
+    name: 'an end leaves its session alive',
+    script: 'change',
+    from: "after.st, after.en, after.er, after.n, after.op = 'c',",
+    to: "after.st, after.en, after.er, after.n, after.op = 'a',",
+  },
+  {
     name: 'a session that ended does not tell its node',
     script: 'change',
     from: "if record.st == 'u' and not askedByOwner then",

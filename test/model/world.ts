@@ -284,8 +284,9 @@ export class World {
   #handleExecution(execution: Execution): void {
     this.checker.handleExecution(execution);
     const { actor, script, args, primary, reply } = execution;
-    if (QUIET.has(script)) return;
-    const id = String(args['id'] ?? '');
+    // The answer names an entry of the stream, by the real time.
+    if (QUIET.has(script) || args['how'] === 'begin') return;
+    const id = typeof args['id'] === 'string' ? args['id'] : '';
     const asserted = Array.isArray(args['records'])
       ? args['records'].map((each: unknown) => this.checker.label(String(fieldsOf(each)['id'])))
       : [];
