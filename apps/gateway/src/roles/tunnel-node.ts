@@ -34,16 +34,15 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     // 2. serving
     const state = stateFolder(options.stateDir);
     const upstreams = deferred<Record<UpstreamName, Upstream>>();
-    let life: NodeLife | undefined;
-    let releases: Releases | undefined;
+    const later: { life?: NodeLife; releases?: Releases } = {};
     // After the tunnels and the heartbeat have stopped. A drain outlives the process, so such a node is not forgotten.
-    closers.push(() => (life === undefined || life.draining ? undefined : nodes.leave(node)));
+    closers.push(() => (later.life?.draining === false ? nodes.leave(node) : undefined));
     const { tunnels, listener, lifecycle, returnPath } = await openServing({
       ...{ ...parts, role, state, sessions, events, supervision: options.supervision },
       upstreams: upstreams.promise,
-      onTaken: (from, release) => releases?.add(from, release),
-      notReady: () => life?.notReady() ?? [],
-      notes: () => life?.notes() ?? [],
+      onTaken: (from, release) => later.releases?.add(from, release),
+      notReady: () => later.life?.notReady() ?? [],
+      notes: () => later.life?.notes() ?? [],
     });
 
     if (assertions) closers.push(asserting({ assertions, tunnels, node, log }));
@@ -59,7 +58,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       { ...parts, nodes, tunnels, lifecycle, returnPath },
       closers,
     );
-    life = own;
+    later.life = own;
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
 
     // 4. node
@@ -73,7 +72,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       );
       closers.push(() => services.close());
       // Not before: the first call loads gRPC, and clients wait.
-      releases = new Releases({ peers, client, log });
+      later.releases = new Releases({ peers, client, log });
       lifecycle.state = 'online';
       events.append([nodeEvent({ now, node }, 'node.ready')]);
       log.info({ port: settings().tcpPort, rpc: settings().listen.node }, 'the node is ready');
