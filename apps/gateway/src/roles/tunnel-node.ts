@@ -54,18 +54,15 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     // 3. upstreams
     const portal = httpUpstream({ role: 'portal', addresses: portals, certificates });
     const downloader = httpUpstream({ role: 'downloader', addresses: downloaders, certificates });
-    closers.push(
-      () => portal.close(),
-      () => downloader.close(),
-    );
+    for (const upstream of [portal, downloader]) closers.push(() => upstream.close());
     const { number, address } = settings().node;
     const clients = new NodeClients(certificates);
     closers.push(() => clients.close());
     const client = (where: string) => clients.at(where);
-    const monotonic = () => performance.now();
     const peers = new Peers({ nodes, own: node.name, client, monotonic });
     const limitSeconds = () => settings().isolationLimitSeconds;
     const isolation = new Isolation({ peers, tunnels, limitSeconds, log, monotonic });
+    observeIsolation(metrics, isolation);
     const home = new HomeSlice({
       ...{ nodes, node, settings, returnPath, log, now },
       isolated: () => isolation.reason !== undefined,
@@ -81,7 +78,6 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, log, now, monotonic },
     }));
     closers.push(() => own.close());
-    observeIsolation(metrics, isolation);
     await own.handleTick();
     await home.handleTick();
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
@@ -112,4 +108,9 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       },
     };
   });
+}
+
+/** ms. */
+function monotonic(): number {
+  return performance.now();
 }
