@@ -98,12 +98,23 @@ const CLUSTER_BENCHES = {
     'many CONNECTs with one cookie on all nodes at the same moment; --connects 100 --runs 100 --nodes 3; 10 min',
 };
 
+/** These need nothing but a redis-server, which they start (test/scale), and parse their own options. */
+const REDIS_BENCHES = {
+  scale:
+    'a session table of the given size, made by the real code: bytes per session, logins and claims per second, the cost ' +
+    'of each step at several sizes, the longest scripts; --sessions 1000000 --minutes 45 --rounds 15 --calls 200 --workers 2',
+  addresses:
+    'claims and releases while nodes and Redis are killed: no address in two hands, none lost; --operations 1000000 ' +
+    '--nodes 4 --kills 40 --redis-kills 5 --minutes 60',
+};
+
 async function main(argv) {
   if (argv[0] in CLUSTER_BENCHES && !argv.includes('--help')) return clusterBench(argv[0], argv.slice(1));
+  if (argv[0] in REDIS_BENCHES && !argv.includes('--help')) return compiledBench('scale', argv[0], argv.slice(1));
   const options = parse(argv);
   if (options.help) return usage();
   const bench = BENCHES[options.name];
-  const names = [...Object.keys(BENCHES), ...Object.keys(CLUSTER_BENCHES)];
+  const names = [BENCHES, CLUSTER_BENCHES, REDIS_BENCHES].flatMap(Object.keys);
   if (!bench) throw new Error(`There is no bench "${options.name}": ${names.join(', ')}.`);
   if (process.getuid?.() !== 0) throw new Error('The benches make network namespaces: run them as root.');
   buildPrograms();
@@ -127,13 +138,17 @@ async function main(argv) {
   console.log(`\nEvery run: ${file}`);
 }
 
-/** The compiled program of test/bench, which makes its own tables and adds its rows to a file in bench/out. */
-async function clusterBench(name, args) {
+function clusterBench(name, args) {
   if (process.getuid?.() !== 0) throw new Error('The benches make network namespaces: run them as root.');
+  return compiledBench('bench', name, args);
+}
+
+/** A compiled program of test/FOLDER, which makes its own tables and adds its rows to a file in bench/out. */
+async function compiledBench(folder, name, args) {
   mkdirSync(BUILD, { recursive: true });
   mkdirSync(OUT, { recursive: true });
   const file = outFile(name);
-  const program = join(BENCH, '..', 'test', 'dist', 'bench', `${name}.js`);
+  const program = join(BENCH, '..', 'test', 'dist', folder, `${name}.js`);
   await ended(spawn(process.execPath, [program, '--out', file, ...args], { stdio: 'inherit' }), name);
   console.log(`\nEvery run: ${file}`);
 }
@@ -185,7 +200,8 @@ function usage() {
   for (const [name, { about, program }] of Object.entries(BENCHES)) {
     console.log(`  ${name.padEnd(16)} ${about} (${program})`);
   }
-  for (const [name, about] of Object.entries(CLUSTER_BENCHES)) console.log(`  ${name.padEnd(16)} ${about}`);
+  for (const [name, about] of Object.entries({ ...CLUSTER_BENCHES, ...REDIS_BENCHES }))
+    console.log(`  ${name.padEnd(16)} ${about}`);
   console.log(`
 ours = this gateway, ocserv = Debian's, limit = a throw-away batching server for one client, the practical limit.
 Results: bench/out/NAME-TIME.jsonl. Figures compare only within one run: see bench/README.md.`);

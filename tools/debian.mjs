@@ -113,6 +113,7 @@ const NEEDS = {
     { tool: 'redis-server', package: 'redis-server' },
     { tool: 'redis-cli', package: 'redis-tools' },
     { tool: 'bird', package: 'bird2' },
+    { file: '/usr/lib/frr/bgpd', package: 'frr' },
     { tool: 'conntrack', package: 'conntrack' },
   ],
   bench: [

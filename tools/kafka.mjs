@@ -6,6 +6,9 @@
 //     --port P             port of the PLAINTEXT listener; with --controller-port P and --dir an earlier broker comes back
 //     --listener N=PROTO   one more listener (SASL_PLAINTEXT, SSL, SASL_SSL); N=PROTO:P on a given port
 //     --properties FILE    lines added to server.properties (certificates, users)
+//     --scram FILE         users for SCRAM-SHA-512 and SCRAM-SHA-256: lines NAME=PASSWORD (a new --dir only)
+//     --nodes N            N brokers, each also a controller, with copies of everything; `port` is that of the first, and
+//                          brokers: [{ pid, port }] tells of all. Without --port and --listener
 //   node tools/kafka.mjs --fetch        only fetches the jars
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -19,7 +22,7 @@ import { findTool } from './debian.mjs';
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const POM = join(ROOT, 'tools', 'kafka', 'pom.xml');
 const CACHE = join(ROOT, 'node_modules', '.cache');
-const START_MS = 90_000;
+const START_MS = 300_000;
 const STOP_MS = 20_000;
 
 /**
@@ -71,11 +74,12 @@ export async function startBroker(options = {}) {
   const config = join(dir, 'server.properties');
   writeFileSync(
     config,
-    serverProperties({ dir, port, controllerPort, listeners }) + (options.properties ?? ''),
+    serverProperties({ dir, port, controllerPort, listeners, ...options.node }) + (options.properties ?? ''),
     { mode: 0o600 },
   );
   writeFileSync(join(dir, 'log4j2.properties'), logProperties(join(dir, 'broker.log')));
-  if (!existsSync(join(dir, 'data', 'meta.properties'))) format(java, jars, config);
+  if (!existsSync(join(dir, 'data', 'meta.properties')))
+    format(java, jars, config, options.clusterId ?? newClusterId(), options.scram ?? '');
   const child = run(java, [
     '-Xmx160m',
     '-XX:TieredStopAtLevel=1',
@@ -104,6 +108,32 @@ export async function startBroker(options = {}) {
   return { pid: child.pid, port, controllerPort, dir, listeners: ports, ended, stop };
 }
 
+/**
+ * Several brokers with copies of everything: what is acknowledged is on two of three.
+ * @returns {ReturnType<typeof startBroker>} the first, with `brokers`, which are all
+ */
+async function startBrokers(count, options) {
+  const dir = options.dir ?? mkdtempSync(join(tmpdir(), 'sallyport-kafka-'));
+  const clusterId = newClusterId();
+  const controllers = [];
+  for (let i = 0; i < count; i++) controllers.push(await freePort());
+  const voters = controllers.map((port, i) => `${i + 1}@127.0.0.1:${port}`).join(',');
+  const brokers = await Promise.all(
+    controllers.map((controllerPort, i) =>
+      startBroker({
+        ...{ ...options, clusterId, controllerPort, dir: join(dir, String(i + 1)) },
+        node: { id: i + 1, voters, copies: count },
+      }),
+    ),
+  );
+  const stop = async () => {
+    await Promise.all(brokers.map((broker) => broker.stop()));
+    if (options.dir === undefined) rmSync(dir, { recursive: true, force: true });
+  };
+  const ended = Promise.all(brokers.map((broker) => broker.ended)).then(() => undefined);
+  return { ...brokers[0], dir, brokers, ended, stop };
+}
+
 /** Dies with us, even when we are killed. */
 function run(java, args) {
   const setpriv = findTool('setpriv');
@@ -113,17 +143,31 @@ function run(java, args) {
   return spawn(command[0], command.slice(1), { stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
-function format(java, jars, config) {
-  // One that begins with a dash would be taken for an option.
-  const id = randomBytes(16).toString('base64url').replace(/^-/, '_');
-  const args = [...SMALL, '-cp', jars, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', config];
+/** One that begins with a dash would be taken for an option. */
+function newClusterId() {
+  return randomBytes(16).toString('base64url').replace(/^-/, '_');
+}
+
+/** @param {string} scram lines NAME=PASSWORD, for tests: StorageTool takes them as arguments only */
+function format(java, jars, config, id, scram) {
+  const users = scram.split('\n').flatMap((line) => {
+    const [, name, password] = /^([^=]+)=(.+)$/.exec(line) ?? [];
+    if (!name) return [];
+    return ['SCRAM-SHA-512', 'SCRAM-SHA-256'].flatMap((mechanism) => [
+      '--add-scram',
+      `${mechanism}=[name=${name},password=${password}]`,
+    ]);
+  });
+  const args = [...SMALL, '-cp', jars, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', config, ...users];
   const result = spawnSync(java, args, { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' });
   if (result.status === 0) return;
   console.error((result.stdout ?? '') + (result.stderr ?? ''));
   throw new Error('Kafka could not format its data folder (its words are above).');
 }
 
-function serverProperties({ dir, port, controllerPort, listeners }) {
+function serverProperties({ dir, port, controllerPort, listeners, id = 1, voters, copies = 1 }) {
+  const quorum = voters ?? `${id}@127.0.0.1:${controllerPort}`;
+  const inSync = Math.max(1, copies - 1);
   const all = [
     { name: 'PLAINTEXT', protocol: 'PLAINTEXT', port },
     ...Object.entries(listeners).map(([name, one]) => ({ name, ...one })),
@@ -132,8 +176,10 @@ function serverProperties({ dir, port, controllerPort, listeners }) {
   const protocols = all.map((one) => `${one.name}:${one.protocol}`);
   return `${[
     'process.roles=broker,controller',
-    'node.id=1',
-    `controller.quorum.voters=1@127.0.0.1:${controllerPort}`,
+    `node.id=${id}`,
+    `controller.quorum.voters=${quorum}`,
+    `default.replication.factor=${copies}`,
+    `min.insync.replicas=${inSync}`,
     `listeners=${[...addresses, `CONTROLLER://127.0.0.1:${controllerPort}`].join(',')}`,
     `advertised.listeners=${addresses.join(',')}`,
     'controller.listener.names=CONTROLLER',
@@ -143,10 +189,10 @@ function serverProperties({ dir, port, controllerPort, listeners }) {
     'num.network.threads=2',
     'num.io.threads=2',
     'offsets.topic.num.partitions=3',
-    'offsets.topic.replication.factor=1',
+    `offsets.topic.replication.factor=${copies}`,
     'transaction.state.log.num.partitions=3',
-    'transaction.state.log.replication.factor=1',
-    'transaction.state.log.min.isr=1',
+    `transaction.state.log.replication.factor=${copies}`,
+    `transaction.state.log.min.isr=${inSync}`,
     'share.coordinator.state.topic.num.partitions=1',
     'share.coordinator.state.topic.replication.factor=1',
     'share.coordinator.state.topic.min.isr=1',
@@ -217,12 +263,14 @@ async function main(args) {
     fetchBroker();
     return;
   }
-  const broker = await startBroker(options(args));
+  const { nodes, ...chosen } = options(args);
+  const broker = nodes > 1 ? await startBrokers(nodes, chosen) : await startBroker(chosen);
   const stop = () => void broker.stop();
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.once(signal, stop);
   process.stdin.once('end', stop).once('error', stop).resume();
   const { pid, port, controllerPort, dir, listeners } = broker;
-  process.stdout.write(`${JSON.stringify({ pid, port, controllerPort, dir, listeners })}\n`);
+  const brokers = broker.brokers?.map((one) => ({ pid: one.pid, port: one.port }));
+  process.stdout.write(`${JSON.stringify({ pid, port, controllerPort, dir, listeners, brokers })}\n`);
   await broker.ended;
   process.stdin.destroy();
 }
@@ -235,6 +283,8 @@ function options(args) {
     if (args[i] === '--dir') chosen.dir = value;
     else if (args[i] === '--port') chosen.port = Number(value);
     else if (args[i] === '--controller-port') chosen.controllerPort = Number(value);
+    else if (args[i] === '--nodes') chosen.nodes = Number(value);
+    else if (args[i] === '--scram') chosen.scram = readFileSync(value, 'utf8');
     else if (args[i] === '--properties') chosen.properties = readFileSync(value, 'utf8');
     else if (args[i] === '--listener') {
       const [, name, protocol, port] = /^(\w+)=(\w+)(?::(\d+))?$/.exec(value) ?? [];

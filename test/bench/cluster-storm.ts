@@ -152,11 +152,7 @@ function stormLine(text: string): StormLine {
   return line;
 }
 
-async function commandStatistics({
-  services: { redis },
-  lab,
-  describe,
-}: Cluster): Promise<Map<string, number>> {
+async function commandStatistics({ services: { redis }, lab }: Cluster): Promise<Map<string, number>> {
   const { stdout } = await lab.exec(redis.namespace, [
     'redis-cli',
     '-p',

@@ -44,6 +44,11 @@ async function main(argv: readonly string[]): Promise<void> {
   }
   print(`\n${plan.clients} clients, ${plan.nodes} nodes, ${plan.balancer}, return path ${plan.returnPath}, `);
   print(`load ${loadavg()[0]?.toFixed(1)} on ${cpus().length} cores\n\n${table(rows)}`);
+  const broken = rows.filter(
+    (row) => row.server === OURS && (row.lost > 0 || row.prompts > 0 || row.sameAddress < row.clients),
+  );
+  if (broken.length > 0)
+    throw new Error(`not all came back as they were: ${broken.map(({ scenario }) => scenario).join(', ')}`);
 }
 
 async function measureCluster(plan: Plan, take: (row: Row) => void): Promise<void> {
@@ -94,7 +99,7 @@ async function measure(
   await goHome(scene, balancer);
   const dpd = dpdSeconds(fleet);
   const note = name === 'cut' ? { note: `the client's own DPD: ${dpd} s, gives up after ${2 * dpd} s` } : {};
-  return { server: 'ours', scenario: name, ...evaluate(measured, scenario.aim(balancer)), ...note };
+  return { server: OURS, scenario: name, ...evaluate(measured, scenario.aim(balancer)), ...note };
 }
 
 /** Those that fled come home, so that the next scenario finds all nodes filled. A balancer of chance knows no home. */
@@ -155,6 +160,7 @@ const DEFAULTS = {
   /** File that each row is added to as a line of JSON. */
   out: '',
 };
+const OURS = 'ours';
 const SETTLE_MS = 2_000;
 const LIMIT_MINUTES = 60;
 

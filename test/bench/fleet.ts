@@ -100,14 +100,16 @@ export class Fleet {
     const longest = Math.max(0, ...gaps.map(({ main }) => main.seconds));
     // A sender has waited up to twice as long as the outage was before it tries again.
     const tcp = await this.traffic.checkTcp(TCP_CHECK_MS + 1500 * Math.min(longest, LONGEST_TCP_SECONDS));
+    let told = 0;
     return gaps.map((gap) => {
       const { client: index } = gap;
       const client = this.clients[index];
       const isAlive = client?.alive === true;
-      if (!isAlive || (before.affected.has(index) && gap.main.seconds > TOLD_SECONDS))
-        say(
-          `client ${index}${isAlive ? '' : ' ended'}:\n${toldBy(client?.output.slice(before.printed[index]) ?? '')}`,
-        );
+      const isStrange = !isAlive || (before.affected.has(index) && gap.main.seconds > TOLD_SECONDS);
+      if (isStrange && told++ < TOLD_CLIENTS) {
+        const words = toldBy(client?.output.slice(before.printed[index]) ?? '');
+        say(`client ${index}${isAlive ? '' : ' ended'}:\n${words}`);
+      }
       const own = tcp.find((one) => one.client === index);
       return {
         client: index,
@@ -144,6 +146,7 @@ function hasAnswers({ main, other }: ClientGaps): boolean {
   return main.silent < SILENT_SECONDS && (other === undefined || other.silent < OTHER_SILENT_SECONDS);
 }
 
+const TOLD_CLIENTS = 3;
 const TOLD_CHARACTERS = 3_000;
 /** openconnect's first sleep is 10 s. */
 const TOLD_SECONDS = 5;

@@ -36,6 +36,9 @@ export async function killedPeer(clients: number): Promise<Row> {
     );
     const note = `${refused.length} of ${clients} were refused with their cookie, and their client ended`;
     return { server: 'ocserv', scenario: 'kill', ...evaluate(measured), note };
+  } catch (error) {
+    const log = readFileSync(join(lab.folder, 'ocserv.log'), 'utf8');
+    throw new Error(`ocserv:\n${log.slice(-TOLD_CHARACTERS)}`, { cause: error });
   } finally {
     await lab.close();
   }
@@ -56,7 +59,7 @@ async function adapter(
   const env = {
     ...{ VB_LISTEN: HOST, VB_PORT: String(GATEWAY_PORT), VB_CERT: cert, VB_KEY: key, VB_USERS: users },
     ...{ VB_POOL_CIDR: POOL.cidr, VB_POOL_NET: POOL.network, VB_POOL_MASK: POOL.mask },
-    ...{ VB_LAN_NET: '198.51.100.0/24', VB_WORK: work, VB_DPD: '20' },
+    ...{ VB_LAN_NET: '198.51.100.0/24', VB_WORK: work, VB_DPD: '20', VB_RUNAS: 'root', VB_RUNASG: 'root' },
   };
   return async () => {
     const server = lab.spawn(node, ['sh', ADAPTER], { env, log: join(lab.folder, 'ocserv.log') });
@@ -97,4 +100,5 @@ const ADAPTER = `${ROOT}bench/tools/servers/ocserv.sh`;
 const START_MS = 30_000;
 /** Its clients sleep 10 s after a refused connection, and know then that their cookie is gone. */
 const BACK_MS = 90_000;
+const TOLD_CHARACTERS = 2_000;
 const SETTLE_MS = 2_000;

@@ -8,6 +8,7 @@ import {
   formatRequest,
   header,
   TlsClient,
+  type HttpAnswer,
   type SettingsDocument,
 } from '../harness/index.ts';
 import type { Cluster } from '../cluster/cluster.ts';
@@ -53,7 +54,7 @@ export class Race {
   async run(connects: number): Promise<Raced> {
     const { lab, nodes } = this.#cluster;
     const opened: TlsClient[] = [];
-    const channels: CstpChannel[] = [];
+    const granted: Granted[] = [];
     try {
       await each(Array.from({ length: connects }).keys(), async (at) => {
         const host = nodePlace(at % nodes.length).ipv4;
@@ -70,17 +71,15 @@ export class Race {
         waiting.map(async (waits, at) => {
           const answer = await waits;
           const tls = opened[at];
-          if (answer?.status === 200 && tls !== undefined) channels.push(new CstpChannel(tls));
+          if (answer?.status === 200 && tls !== undefined)
+            granted.push({ answer, tls, channel: new CstpChannel(tls) });
           return answer;
         }),
       );
-      await eventually('one connection is left', () => open(channels).length <= 1, LEFT_MS);
+      await eventually('one connection is left', () => open(granted).length <= 1, LEFT_MS);
       const seconds = (performance.now() - started) / 1000;
-      const alive = await answering(open(channels));
-      const granted = answers.filter((answer) => answer?.status === 200);
-      const addresses = granted.map((answer) =>
-        answer === undefined ? '' : ADDRESSES.map((name) => header(answer, name)).join(' '),
-      );
+      const alive = await answering(open(granted));
+      const addresses = granted.map(({ answer }) => ADDRESSES.map((name) => header(answer, name)).join(' '));
       this.#addresses ??= addresses[0];
       return {
         answers: countsOf(answers.map((answer) => (answer === undefined ? 'closed' : String(answer.status)))),
@@ -104,20 +103,29 @@ export class Race {
     const user = this.#cluster.users[this.#index]?.name;
     const sessions = await this.#cluster.show('users');
     const records = sessions.filter((session) => session['Username'] === user).length;
-    const count = async () => {
-      const nodes = await this.#cluster.show('nodes');
-      return nodes.reduce((total, node) => total + Number(node['Tunnels'] ?? NaN), 0);
-    };
+    let tunnels = NaN;
     // What a node reports is as old as its heartbeat.
-    await eventually('the nodes report one tunnel', async () => (await count()) === 1, REPORT_MS, 250).catch(
-      () => undefined,
-    );
-    return { records, tunnels: await count() };
+    const isOne = async () => {
+      const nodes = await this.#cluster.show('nodes');
+      tunnels = nodes.reduce((total, node) => total + Number(node['Tunnels'] ?? NaN), 0);
+      return tunnels === 1;
+    };
+    await eventually('the nodes report one tunnel', isOne, REPORT_MS, BEAT_MS).catch(() => undefined);
+    return { records, tunnels };
   }
 }
 
-function open(channels: readonly CstpChannel[]): CstpChannel[] {
-  return channels.filter(({ closed }) => !closed);
+interface Granted {
+  answer: HttpAnswer;
+  tls: TlsClient;
+  channel: CstpChannel;
+}
+
+/** Those that the gateway has not closed. It may have done that with its answer, before the channel could hear of it. */
+function open(granted: readonly Granted[]): CstpChannel[] {
+  return granted
+    .filter(({ channel, tls: { socket } }) => !channel.closed && !socket.destroyed && !socket.readableEnded)
+    .map(({ channel }) => channel);
 }
 
 /** How many answer a DPD request. */
@@ -150,4 +158,5 @@ const TUNNEL = '/CSCOSSLC/tunnel';
 const ADDRESSES = ['X-CSTP-Address', 'X-CSTP-Address-IP6'];
 const ANSWER_MS = 60_000;
 const LEFT_MS = 30_000;
-const REPORT_MS = 15_000;
+const REPORT_MS = 30_000;
+const BEAT_MS = 1000;

@@ -85,7 +85,8 @@ async function wire(lab: Lab, nodes: number, clients: number): Promise<void> {
     [...bridge('lan', names), ...[`${LAN.ipv4}/24`, `${LAN.ipv6}/64`].map((on) => address(on, 'lan'))],
     lan,
   );
-  await lab.exec(balancer, ['sysctl', '-qw', ...FORWARDING]);
+  // The LAN's host is its router, too: from a client of one node to one of another.
+  for (const router of [balancer, lan]) await lab.exec(router, ['sysctl', '-qw', ...FORWARDING]);
   const inside = (place: Place, prefix: number) => [
     address(`${place.ipv4}/${prefix}`, 'eth0'),
     address(`${place.ipv6}/64`, 'eth0'),

@@ -90,7 +90,8 @@ function commonSettings({
     'return-path': returnPath,
     'ipv4-network': POOL.ipv4,
     'ipv6-network': POOL.ipv6,
-    route: LAN_NETWORKS,
+    // Clients reach each other, too.
+    route: [...LAN_NETWORKS, POOL.ipv4, POOL.ipv6],
     dns: [LAN.ipv4],
     profiles: { staff: { label: 'Staff', methods: ['local'], default: true } },
     redis: { cluster: 'local', url: `redis://${CORE.ipv4}:${redisPort}/0` },

@@ -1,9 +1,8 @@
 /** `return-path: routed` with BIRD as docs/return-path.md configures it: the LAN host is the router. */
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { ALICE, eventually, ROOT, run, World, type Openconnect } from '../harness/index.ts';
+import { ALICE, documented, eventually, run, startBird, World, type Openconnect } from '../harness/index.ts';
 
 const IPV4 = '10.77.0.9';
 const world = await World.open({
@@ -17,8 +16,8 @@ let client: Openconnect;
 let ipv6: string;
 
 before(async () => {
-  await bird(lab.gateway, 'node', documented('node'));
-  await bird(lab.lan, 'router', documented('router') + ROUTER_OF_STALE);
+  await startBird(lab, lab.gateway, 'node', documented('bird node'));
+  await startBird(lab, lab.lan, 'router', documented('bird router') + ROUTER_OF_STALE);
   client = await world.connected(ALICE);
   ipv6 = client.tunnel?.ipv6 ?? '';
 });
@@ -133,29 +132,8 @@ async function staleNode(): Promise<void> {
   await lab.exec(other, ['ip', 'tuntap', 'add', 'dev', 'stale0', 'mode', 'tun']);
   await run(['ip', '-n', other, 'link', 'set', 'stale0', 'up']);
   await run([...['ip', '-n', other, 'route', 'add', IPV4, 'dev', 'stale0', 'proto', '183', 'metric', '200']]);
-  const config = documented('node').replaceAll('198.51.100.', '203.0.113.');
-  await bird(other, 'stale', config.replace(/protocol bgp router6[^]*?\n}\n/, ''));
-}
-
-async function bird(namespace: string, name: string, config: string): Promise<void> {
-  const file = join(lab.folder, `${name}.conf`);
-  writeFileSync(file, config);
-  const daemon = lab.spawn(namespace, ['bird', '-f', '-c', file, '-s', join(lab.folder, `${name}.ctl`)]);
-  const ended = daemon.exited.then((code) => {
-    throw new Error(`bird ${name} ended with ${code}: ${daemon.output()}`);
-  });
-  ended.catch(() => undefined);
-  const show = ['birdc', '-s', join(lab.folder, `${name}.ctl`), 'show', 'status'];
-  await Promise.race([
-    ended,
-    eventually(`bird ${name}`, async () => (await run(show, { anyCode: true })).code === 0),
-  ]);
-}
-
-/** The example of the page. */
-function documented(name: string): string {
-  const page = readFileSync(`${ROOT}docs/return-path.md`, 'utf8');
-  return new RegExp(`\`\`\`bird ${name}\n([^]*?)\`\`\``).exec(page)?.[1] ?? assert.fail(`no example ${name}`);
+  const config = documented('bird node').replaceAll('198.51.100.', '203.0.113.');
+  await startBird(lab, other, 'stale', config.replace(/protocol bgp router6[^]*?\n}\n/, ''));
 }
 
 const STALE = '203.0.113.1';
@@ -163,7 +141,7 @@ const ROUTER_OF_STALE = `
 protocol bgp stale4 from node {
   local 203.0.113.2 as 64512;
   neighbor ${STALE} as 64512;
-  ipv4 { import where net ~ [ 10.77.0.0/24{32,32} ]; export none; };
+  ipv4 { import where net ~ [ 10.77.0.0/24{24,32} ]; export none; };
 }
 `;
 const WITHDRAWAL_MS = 5000;

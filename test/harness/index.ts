@@ -4,6 +4,7 @@ export * from './cstp.ts';
 export * from './gateway.ts';
 export * from './lab.ts';
 export * from './openconnect.ts';
+export * from './routing.ts';
 export * from './run.ts';
 export * from './tls-client.ts';
 export * from './world.ts';

@@ -127,7 +127,7 @@ export class Openconnect {
     return this.count(/Got CONNECT response: HTTP\/1\.1 200/);
   }
   get posts(): number {
-    return this.count(/^POST https?:/m);
+    return this.count(/^(?:\[[^\]]*\] )?POST https?:/m);
   }
 
   async whenConnects(count: number, timeoutMs = 20_000): Promise<void> {

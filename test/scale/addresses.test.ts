@@ -25,7 +25,17 @@ describe('addresses under random kills', () => {
 
   it('would be found in two hands, exchanged, or told otherwise than the facts say', () => {
     const claimed = (sessionId: string, ipv4: string, epoch = 1n): SessionEvent => ({
-      ...{ v: 1, type: 'claimed', sessionId, epoch, n: 2, at: 1n, resumed: false, moved: false, mtuBytes: 1400 },
+      ...{
+        v: 1,
+        type: 'claimed',
+        sessionId,
+        epoch,
+        n: 2,
+        at: 1n,
+        resumed: false,
+        moved: false,
+        mtuBytes: 1400,
+      },
       lease: { name: 'n1', incarnation: 'i', epoch, claimId: 'c' },
       addresses: { ipv4, ipv6: '' },
       client: { address: '', userAgent: '', platform: '', hostname: '' },

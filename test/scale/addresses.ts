@@ -5,6 +5,7 @@
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
+import { appendFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import {
   decodeEntry,
@@ -135,11 +136,12 @@ class Run {
         told = now;
         say(`${count} claims and releases, ${done.kills} nodes and ${done.redisKills} times Redis killed`);
       }
-      if (done.kills < kills && count >= ((done.kills + 1) * operations) / (kills + 1)) {
+      const share = Math.max(count / operations, (now - begun) / limitMillis);
+      if (done.kills < kills && share >= (done.kills + 1) / (kills + 1)) {
         done.kills++;
         await this.#killNode();
       }
-      if (done.redisKills < redisKills && count >= ((done.redisKills + 1) * operations) / (redisKills + 2)) {
+      if (done.redisKills < redisKills && share >= (done.redisKills + 1) / (redisKills + 2)) {
         done.redisKills++;
         await this.#killRedis();
         await this.#stop();
@@ -332,6 +334,7 @@ async function main(argv: readonly string[]): Promise<number> {
     limitMillis: Number(values.minutes) * 60_000,
     say: (line) => void process.stderr.write(`${line}\n`),
   });
+  if (values.out !== '') appendFileSync(values.out, `${JSON.stringify(report)}\n`);
   const { problems, ...figures } = report;
   const rows = Object.entries(figures).map(([name, value]) => `| ${name} | ${Math.round(value)} |`);
   process.stdout.write(`${['| figure | |', '| --- | --- |', ...rows].join('\n')}\n`);
@@ -340,6 +343,7 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 const OPTIONS = {
+  out: { type: 'string', default: '' },
   operations: { type: 'string', default: '1000000' },
   nodes: { type: 'string', default: '4' },
   kills: { type: 'string', default: '40' },

@@ -56,7 +56,8 @@ export class AddressHistory {
       this.#problem(`${id} had ${textOf(before)} and was given ${textOf(addresses)}`);
     for (const address of ofBoth(addresses)) {
       const owner = this.#owners.get(address);
-      if (owner !== undefined && owner !== id) this.#problem(`${address} was given to ${id}, but ${owner} has it`);
+      if (owner !== undefined && owner !== id)
+        this.#problem(`${address} was given to ${id}, but ${owner} has it`);
       this.#owners.set(address, id);
     }
     this.#addresses.set(id, addresses);
@@ -81,7 +82,8 @@ export class AddressHistory {
 
   #compare(key: string, claimed: string, answer: string): void {
     this.compared++;
-    if (claimed !== answer) this.#problem(`claim ${key}: the node was told ${answer}, the fact says ${claimed}`);
+    if (claimed !== answer)
+      this.#problem(`claim ${key}: the node was told ${answer}, the fact says ${claimed}`);
   }
 
   #problem(text: string): void {

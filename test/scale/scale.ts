@@ -3,6 +3,7 @@
  * session's life costs in each of them. The sizes take turns in every round, so that what else runs on the machine meets
  * them all. Progress on stderr; tables on stdout.
  */
+import { appendFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { longestScripts, type LongestScript } from './blocking.ts';
 import { median } from './probe.ts';
@@ -108,10 +109,12 @@ async function main(argv: readonly string[]): Promise<void> {
     limitMillis: numberOf('--minutes', values.minutes, 1, 600) * 60_000,
     say: (line) => void process.stderr.write(`${line}\n`),
   });
+  if (values.out !== '') appendFileSync(values.out, `${JSON.stringify(report)}\n`);
   process.stdout.write(`${printReport(report)}\n`);
 }
 
 const OPTIONS = {
+  out: { type: 'string', default: '' },
   sessions: { type: 'string', default: '1000000' },
   workers: { type: 'string', default: '2' },
   rounds: { type: 'string', default: '15' },

@@ -1,13 +1,7 @@
 import { fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createLog } from '@sallyport/chassis';
-import {
-  keepCapped,
-  Redis,
-  RedisEventStream,
-  RedisSessions,
-  type Session,
-} from '@sallyport/cluster';
+import { keepCapped, Redis, RedisEventStream, RedisSessions, type Session } from '@sallyport/cluster';
 import { RedisServer } from '@sallyport/cluster/testing';
 import { median, pause, serverMicros } from './probe.ts';
 import { claimOf, loginOf, nodeOf, tokenHashOf, type Pools } from './traffic.ts';
@@ -146,9 +140,7 @@ export class Table {
     const unique = [...new Set(old)];
     const elsewhere = (index: number) => (index + 1 + Math.floor(Math.random() * (NODES - 1))) % NODES;
     return {
-      login: await this.#cost(fresh, (index) =>
-        this.sessions.create(loginOf(this.seed, index, POOLS)),
-      ),
+      login: await this.#cost(fresh, (index) => this.sessions.create(loginOf(this.seed, index, POOLS))),
       claim: await this.#cost(fresh, (index) => claim(index, index % NODES)),
       resume: await this.#cost(unique, (index) => claim(index, elsewhere(index))),
       park: await this.#cost(unique, park),

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { Redis, RedisAccountRecords, StoreUnavailable } from '@sallyport/cluster';
+import { createLog, Metrics } from '@sallyport/chassis';
+import { MemoryEventLog, Redis, RedisAccountRecords, StoreUnavailable } from '@sallyport/cluster';
 import { RedisServer } from '@sallyport/cluster/testing';
 import { accountsContract } from './accounts.contract.ts';
+import { openAuth } from './auth.module.ts';
 import { line, PASSWORD } from './auth.fake.ts';
 import { fileReplicas, logIn, redisReplicas, until, type Replicas } from './replicas.fake.ts';
 
@@ -34,15 +36,23 @@ describe('users in Redis', () => {
   it('who logs in with a new password keeps his session when other replicas hear of the change', async (t) => {
     const replicas = await started(t);
     const [one, other] = [await replicas.open(), await replicas.open()];
-    const hash = other.directory.find('alice')?.hash;
+    const old = await logIn(one, 'alice');
+    let goOn: () => void = () => undefined;
+    let ended = 0;
+    const endOfUser = other.sessions.endOfUser.bind(other.sessions);
+    other.sessions.endOfUser = async (...args) => {
+      await new Promise<void>((go) => (goOn = go));
+      const count = await endOfUser(...args);
+      ended++;
+      return count;
+    };
     await one.accounts.apply({ verb: 'passwd', name: 'alice', password: 'another' });
     const { sessionId } = await logIn(one, 'alice', 'another');
-    let asked = 0;
-    const endOfUser = other.sessions.endOfUser.bind(other.sessions);
-    other.sessions.endOfUser = (...args) => endOfUser(...args).finally(() => asked++);
-    await until('the other has heard', () => other.directory.find('alice')?.hash !== hash);
-    await other.directory.refresh();
-    await until('and has ended what was older', () => asked > 0);
+    await until('the other has heard, and ends what is older', () => {
+      goOn();
+      return ended > 0;
+    });
+    assert.equal((await one.sessions.get(old.sessionId))?.endReason, 'password-changed');
     assert.equal((await one.sessions.get(sessionId))?.state, 'authed');
   });
 
@@ -109,7 +119,15 @@ describe('users in Redis', () => {
       Promise.resolve(one.accounts.apply({ verb: 'lock', name: 'alice' })),
       StoreUnavailable,
     );
-    await assert.rejects(replicas.open(), StoreUnavailable);
+    const away = () => Promise.reject(new StoreUnavailable('away'));
+    await assert.rejects(
+      openAuth({
+        ...{ settings: () => replicas.settings, sessions: one.sessions, events: new MemoryEventLog() },
+        ...{ records: { follow: () => () => undefined, refresh: away, change: away } },
+        ...{ metrics: new Metrics(), log: createLog({ name: 'auth', level: 'silent' }) },
+      }),
+      StoreUnavailable,
+    );
     assert.equal(one.directory.find('alice')?.locked, false);
     await own.launch();
     await until('a login', () =>

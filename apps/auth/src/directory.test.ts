@@ -174,7 +174,7 @@ test('what was prepared is taken over whatever becomes of file and store, unless
 });
 
 test('orders that make no sense are refused with a text for the operator', async (t) => {
-  const { parts, usersFile } = await started(t);
+  const { parts, usersFile, events } = await started(t);
   const before = await readFile(usersFile, 'utf8');
   const orders = [
     { verb: 'add', name: 'alice', groups: [], password: 'x' },
@@ -189,6 +189,12 @@ test('orders that make no sense are refused with a text for the operator', async
   assert.equal(await readFile(usersFile, 'utf8'), before);
   await parts.directory.apply({ verb: 'add', name: 'new', groups: ['ops'], password: PASSWORD });
   assert.match(await readFile(usersFile, 'utf8'), /\nnew:ops:\$argon2id\$/, 'new hashes are argon2id');
+  const facts = events.recent(10).flatMap((fact) => (fact.type === 'admin.changed' ? [fact] : []));
+  assert.deepEqual(
+    facts.map(({ verb, subject }) => `${verb} ${subject}`),
+    ['user-add new'],
+    'only what was done is a fact',
+  );
 });
 
 type Fake = Awaited<ReturnType<typeof fakeAuth>>;

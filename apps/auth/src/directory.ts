@@ -29,7 +29,7 @@ import {
 
 /*
  * Who exists, in which groups, and who is locked: the users-file as last read, and in a cluster the records of what
- * operators changed over it (docs/decisions/0006). A change, by command, by another replica or in the file by hand, takes
+ * operators changed over it (docs/decisions/0007). A change, by command, by another replica or in the file by hand, takes
  * hold in this order: the new table counts for logins, then the sessions of those who lost something end.
  */
 

@@ -139,7 +139,10 @@ function deviceLost(): void {
   throw new Error('the TUN device was taken away');
 }
 
-/** Loading keeps the event loop to itself for a while, so clients that come back at once are served before. */
+/**
+ * Loading keeps the event loop to itself for most of a second, so clients that come back at once are served before, and their
+ * first packets too: a client that has its answer sets its routes before it sends any.
+ */
 export async function calm({ stats }: Pick<Listener, 'stats'>): Promise<void> {
   const deadline = performance.now() + CALM_LIMIT_MS;
   for (let accepted = -1; accepted !== stats.accepted || stats.handshaking > 0;) {
@@ -149,5 +152,5 @@ export async function calm({ stats }: Pick<Listener, 'stats'>): Promise<void> {
   }
 }
 
-const CALM_MS = 50;
-const CALM_LIMIT_MS = 1000;
+const CALM_MS = 300;
+const CALM_LIMIT_MS = 3000;

@@ -6,7 +6,8 @@ local after = redis.call('ZRANGEBYLEX', key, '(' .. ARGS.incarnation .. '\1', '+
 for _, members in ipairs({ before, after }) do
   for _, member in ipairs(members) do
     local id = idOfMember(member)
-    toParked(id, load(id), 'node-restarted')
+    local record = load(id)
+    if record then toParked(id, record, 'node-restarted') else redis.call('ZREM', key, member) end
   end
 end
 local older = redis.call('HGET', KEY .. 'incarnations', ARGS.node)

@@ -69,8 +69,9 @@ if not wanted['4'] and not wanted['6'] then return refuse('no-address-family') e
 -- 5. Limits: per user (refuse, or the oldest goes; of too many parked ones the oldest goes), then in all.
 local leaving, isLeaving = {}, {}
 local function leave(other)
-  if isLeaving[other] then return end
-  isLeaving[other] = load(other)
+  local left = not isLeaving[other] and load(other)
+  if not left then return end
+  isLeaving[other] = left
   leaving[#leaving + 1] = other
 end
 local function leaveFirst(kind, count)
@@ -102,7 +103,7 @@ for _, family in ipairs(FAMILIES) do
     if holder and entry == entryOf(fixed, plan[family].length) and not isLeaving[holder] then
       local other = load(holder)
       -- Of two sessions of one user only one can have the fixed address: a parked one yields, a live one by `on-limit`.
-      if other.u ~= record.u or (other.st == 'u' and plan.onLimit == 'refuse') then return refuse('address-taken') end
+      if not other or other.u ~= record.u or (other.st == 'u' and plan.onLimit == 'refuse') then return refuse('address-taken') end
       leave(holder)
     end
   end

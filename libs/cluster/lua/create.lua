@@ -19,7 +19,10 @@ if excess > 0 then
     end
   end
   table.sort(waiting, function(a, b) return a.since < b.since end)
-  for i = 1, excess do toEnded(waiting[i].id, load(waiting[i].id), 'replaced') end
+  for i = 1, excess do
+    local longest = load(waiting[i].id)
+    if longest then toEnded(waiting[i].id, longest, 'replaced') end
+  end
 end
 
 if redis.call('EXISTS', KEY .. 'g:' .. ARGS.g) == 0 then

@@ -91,12 +91,25 @@ local function unpacked(text)
   return record
 end
 
+local STATES = { a = true, u = true, p = true, c = true }
+
+-- What a record of any release has.
+local function isRecord(value)
+  if type(value) ~= 'table' or type(value.v) ~= 'number' or type(value.n) ~= 'number' then return false end
+  for _, name in ipairs({ 't', 'u', 'p', 'g', 'st' }) do
+    if type(value[name]) ~= 'string' then return false end
+  end
+  return true
+end
+
+-- nil = there is none, or what no script of ours wrote: that is nobody's right, and it must not stop the others.
 local function load(id)
   local text = redis.call('GET', KEY .. 's:' .. id)
   if not text then return nil end
-  local record = unpacked(text)
+  local read, record = pcall(unpacked, text)
+  if not read or not isRecord(record) then return nil end
   if record.v > VERSION then stop('NEWER session record of version ' .. record.v) end
-  return record
+  return STATES[record.st] and record or nil
 end
 
 local function save(id, record)

@@ -22,11 +22,15 @@ local due = redis.call('ZRANGEBYSCORE', KEY .. 'due', '-inf', digits(NOW), 'LIMI
 for _, member in ipairs(due) do
   local id = hex(member)
   local record = load(id)
-  record = returned(id, record)
-  local at, reason = lifetimeEnd(record, planOf(record))
-  if at and at <= NOW then
-    toEnded(id, record, reason)
-    ended = ended + 1
+  if record then
+    record = returned(id, record)
+    local at, reason = lifetimeEnd(record, planOf(record))
+    if at and at <= NOW then
+      toEnded(id, record, reason)
+      ended = ended + 1
+    end
+  else
+    redis.call('ZREM', KEY .. 'due', member)
   end
 end
 local old = redis.call('ZRANGEBYSCORE', KEY .. 'tombstones', '-inf', digits(NOW), 'LIMIT', 0, ARGS.limit)
@@ -34,6 +38,12 @@ local excess = math.min(ARGS.limit, redis.call('ZCARD', KEY .. 'tombstones') - T
 if #old == 0 and excess > 0 then old = redis.call('ZRANGE', KEY .. 'tombstones', 0, excess - 1) end
 for _, member in ipairs(old) do
   local id = hex(member)
-  transition(id, load(id), nil)
+  local record = load(id)
+  if record then
+    transition(id, record, nil)
+  else
+    redis.call('ZREM', KEY .. 'tombstones', member)
+    redis.call('DEL', KEY .. 's:' .. id)
+  end
 end
 return { HEAD, ended, (#due == ARGS.limit or #old == ARGS.limit) and 1 or 0, '' }

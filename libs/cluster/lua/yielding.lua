@@ -58,8 +58,9 @@ local function yielding(family, record, wish, isOut)
       local id, found = firstThatFits(family, wish, isOut, function(at)
         return redis.call('ZRANGE', key, at, at + PAGE - 1)
       end, function(member) return idOfMember(member), string.sub(member, 1, -17) end)
-      local since = id and parkedSince(load(id))
-      if id and (since < bestSince or (since == bestSince and id < best)) then
+      local record = id and load(id)
+      local since = record and parkedSince(record)
+      if since and (since < bestSince or (since == bestSince and id < best)) then
         best, bestEntry, bestSince = id, found, since
       end
     end

@@ -1,14 +1,24 @@
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, it } from 'node:test';
+import { createLog } from '@sallyport/chassis';
 import { accountRecordsContract } from './account-records.contract.ts';
 import { MemoryAccountRecords } from './account-records.memory.ts';
 import { RedisAccountRecords } from './account-records.redis.ts';
 import type { AccountRecord } from './account-records.ts';
+import { RedisCounters } from './counters.redis.ts';
 import { MemoryEventLog } from './events.memory.ts';
+import { RedisEventLog } from './events.redis.ts';
+import { LoginFailures } from './failures.ts';
+import { RedisNodes } from './nodes.redis.ts';
 import { RedisServer } from './redis-server.fake.ts';
 import { Redis, type RedisOptionsOfOurs } from './redis.ts';
+import { sampleClaim, sampleLogin } from './session.fake.ts';
 import { NewerVersion } from './session.ts';
+import { RedisSessions } from './sessions.redis.ts';
 import { StoreUnavailable } from './sessions.ts';
+import { hashToken, newToken } from './tokens.ts';
 
 let server: RedisServer;
 let clusters = 0;
@@ -101,6 +111,43 @@ it('with Redis away a change is refused; a record of a newer version is not gues
     await own.stop();
   }
 });
+
+it('a tunnel node whose user of Redis is that of docs/cluster.md serves sessions and cannot touch the records', async () => {
+  const cluster = `accounts-${clusters++}`;
+  const rights = ['+@read', '+@write', '+@scripting', '-@dangerous', '+info', '+wait', '+time', '+ping'];
+  const more = ['+config|get', '+cluster|slots', '+cluster|keyslot'];
+  await server.cli('ACL', 'SETUSER', 'nodes', 'on', '>secret', `~{${cluster}}:[^a]*`, ...rights, ...more);
+  const passwordFile = join(server.folder, 'nodes-password');
+  await writeFile(passwordFile, 'secret\n');
+  const one = new RedisAccountRecords(await connect(cluster));
+  await one.change({ verb: 'lock', name: 'alice' }, true);
+
+  const where = { ...server.settings, cluster, username: 'nodes', passwordFile };
+  const redis = await Redis.open(where, { windowMicros: 0n });
+  opened.push(redis);
+  const sessions = new RedisSessions({ redis });
+  const tokenHash = hashToken(newToken());
+  await sessions.create(sampleLogin(tokenHash));
+  const node = { name: 'n1', incarnation: 'i1' };
+  await sessions.announce(node);
+  const claimed = await sessions.claim(sampleClaim(tokenHash, 'c', { node }));
+  assert.ok(claimed.ok);
+  await sessions.checkpoint(claimed.session.id, claimed.lease, { rxBytes: 1n, txBytes: 1n, activeAt: 1n });
+  await sessions.sweep();
+  assert.equal(await sessions.endOfUser('alice', 'terminated'), 1);
+  await new RedisNodes(redis).list();
+  await new LoginFailures(new RedisCounters(redis)).read('alice', '192.0.2.1');
+  await (await RedisEventLog.open(redis, SILENT)).lastLogins('alice');
+
+  const theirs = new RedisAccountRecords(redis);
+  await assert.rejects(theirs.change({ verb: 'unlock', name: 'alice' }, true));
+  await assert.rejects(theirs.change({ verb: 'add', name: 'eve', groups: [], hash: 'h' }, false));
+  await assert.rejects(theirs.refresh());
+  await sessions.close();
+  assert.equal(await server.cli('HLEN', `{${cluster}}:accounts`), '1');
+});
+
+const SILENT = createLog({ name: 'test', level: 'silent' });
 
 async function connect(cluster: string, options: RedisOptionsOfOurs = {}): Promise<Redis> {
   const redis = await Redis.open({ ...server.settings, cluster }, { windowMicros: 0n, ...options });

@@ -1,7 +1,7 @@
 import type { Micros } from './session.ts';
 
 /**
- * What operators changed of the users of a cluster (decision 0006): it wins over users-file, which all replicas of auth read.
+ * What operators changed of the users of a cluster (decision 0007): it wins over users-file, which all replicas of auth read.
  * Forms: `account-records.memory.ts`, `account-records.redis.ts`; both pass `account-records.contract.ts`. Rejects with
  * `StoreUnavailable`.
  */

@@ -10,6 +10,8 @@ export class TestBroker {
   readonly port: number;
   readonly pid: number;
   readonly listeners: Record<string, number>;
+  /** With `--nodes`: all of them. */
+  readonly brokers: { pid: number; port: number }[];
   readonly #controllerPort: number;
   readonly #process: ChildProcess;
 
@@ -18,6 +20,7 @@ export class TestBroker {
     this.port = said.port;
     this.pid = said.pid;
     this.listeners = said.listeners;
+    this.brokers = said.brokers ?? [];
     this.#controllerPort = said.controllerPort;
   }
 
@@ -63,6 +66,7 @@ interface Started {
   pid: number;
   controllerPort: number;
   listeners: Record<string, number>;
+  brokers?: { pid: number; port: number }[];
 }
 
 function root(): string {

@@ -50,6 +50,25 @@ describe('events on the wire', () => {
     assert.deepEqual(schemas.sort(), CLOUD_EVENT_TYPES.map((type) => schemaName(type)).sort());
   });
 
+  it('fit them as the outbox writes them, also around a gap; a type without a schema fails', async () => {
+    const world = new World();
+    world.start('s1');
+    world.claim('s1', 1n);
+    world.occur('alice');
+    await world.outbox.round();
+    world.end('s1');
+    world.start('s2');
+    await world.stream.dropOldest(1);
+    while ((await world.outbox.round()) !== 'idle');
+    const written = world.topics.messages.filter(({ topic, value }) => topic !== 'dead' && value !== null);
+    assert.ok(written.some(({ topic, key }) => topic === 'state' && key === 'gap'));
+    for (const { value, headers } of written) {
+      assert.equal(check(schemaName(headers.ce_type ?? ''), JSON.parse(value ?? '')), '');
+      assert.equal(check('headers.schema.json', headers), '');
+    }
+    assert.throws(() => check(schemaName('sallyport.session.exploded.v1'), {}), /no schema/);
+  });
+
   it('have schemas that allow nothing else', () => {
     for (const event of everyEvent()) {
       const data = JSON.parse(event.value) as Record<string, unknown>;

@@ -1,14 +1,14 @@
 import type { EventStream, StreamBatch, StreamGap, StreamSize } from './event-stream.ts';
-import type { Redis } from './redis.ts';
+import type { Scripts } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import { StoreUnavailable } from './sessions.ts';
 
 /** The stream that the scripts of the session table append to. */
 export class RedisEventStream implements EventStream {
-  readonly #redis: Redis;
+  readonly #redis: Scripts;
 
   /** @param redis stays the caller's. */
-  constructor(redis: Redis) {
+  constructor(redis: Scripts) {
     this.#redis = redis;
   }
 

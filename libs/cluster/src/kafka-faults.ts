@@ -36,6 +36,12 @@ export function kafkaFault(
       `${where} has no such topic: check kafka.prefix; auth creates the topics when it first runs.`,
       options,
     );
+  // Kafka's client swallows the reason.
+  if (said.includes('Failed to find group coordinator'))
+    return new SinkUnavailable(
+      `${where} names no coordinator: it is starting, or this user lacks a right on TransactionalId or Group; docs/events.md lists the rights.`,
+      options,
+    );
   const certificate = chain.find((one) => TLS_CODES.test(one.code) || TLS_WORDS.test(one.message));
   if (certificate !== undefined) return new SinkRefused(tlsLine(where, certificate.message), options);
   if (chain.some((one) => one.name === 'KafkaJSConnectionClosedError' || CLOSED.test(one.message)))

@@ -253,6 +253,25 @@ describe('events in a real Kafka', { timeout: 300_000 }, () => {
     await kafka.ensureTopics();
     const facts = await kafka.ensureTopics();
     assert.equal(facts.partitions, 3);
+    const settings = await kafka.withAdmin('the settings', (admin) =>
+      admin.describeConfigs({
+        includeSynonyms: false,
+        resources: ['topics.events', 'topics.sessions.state', 'topics.events.dead'].map((name) => ({
+          type: 2,
+          name,
+        })),
+      }),
+    );
+    const of = (topic: string, key: string) =>
+      settings.resources
+        .find(({ resourceName }) => resourceName === topic)
+        ?.configEntries.find(({ configName }) => configName === key)?.configValue;
+    assert.equal(of('topics.sessions.state', 'cleanup.policy'), 'compact');
+    for (const topic of ['topics.events', 'topics.events.dead']) {
+      assert.equal(of(topic, 'cleanup.policy'), 'delete');
+      assert.equal(of(topic, 'retention.ms'), String(KAFKA_DEFAULTS.retentionHours * 3_600_000));
+      assert.equal(of(topic, 'message.timestamp.type'), 'LogAppendTime');
+    }
     const other = { topic: 'wrong.sessions.state', numPartitions: 1, replicationFactor: 1 };
     await kafka.withAdmin('a topic of somebody else', (admin) =>
       admin.createTopics({ topics: [other], waitForLeaders: false }),

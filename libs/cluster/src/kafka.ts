@@ -368,6 +368,7 @@ class KafkaSink implements FactSink {
   }
 
   async stateIndex(): Promise<StateIndex> {
+    await this.#becomeVisible();
     const marks = new Map<string, StateMark>();
     let gap = false;
     await this.#kafka.read('state', ({ key, value, headers, partition, offset }) => {
@@ -408,6 +409,23 @@ class KafkaSink implements FactSink {
       void this.close();
       throw kafkaFault(error, this.#settings.brokers);
     }
+  }
+
+  /**
+   * Kafka acknowledges a transaction before readers see it, and takes no second one until they do: so one that is never
+   * committed waits for all before it.
+   */
+  async #becomeVisible(): Promise<void> {
+    await this.#guarded('waiting for what was written', async () => {
+      if (this.#producer === undefined) throw new SinkUnavailable('the writer is closed');
+      const transaction = await this.#producer.transaction();
+      const messages = [{ key: STATE_GAP_KEY, value: null }];
+      await transaction.sendBatch({
+        acks: -1,
+        topicMessages: [{ topic: this.#kafka.topic('state'), messages }],
+      });
+      await transaction.abort();
+    });
   }
 
   #byTopic(messages: readonly SinkMessage[]) {
@@ -588,3 +606,5 @@ const SMALLEST_MESSAGE_BYTES = 65_536;
 const LARGEST_BATCH_BYTES = 1_000_000;
 /** The rest is for the format around the messages. */
 const BATCH_SHARE = 0.7;
+
+export { kafkaAtStart } from './kafka-at-start.ts';

@@ -1,13 +1,13 @@
 import { NODE_FORGOTTEN_MICROS, type NodeRecord, type NodeReport, type Nodes } from './nodes.ts';
-import type { Redis } from './redis.ts';
+import type { Scripts } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import type { Micros, NodeIdentity } from './session.ts';
 
 /** The nodes of a cluster, in Redis. Their heartbeats are also its signs of life (CLUSTER.md C12, C13). */
 export class RedisNodes implements Nodes {
-  readonly #redis: Redis;
+  readonly #redis: Scripts;
 
-  constructor(redis: Redis) {
+  constructor(redis: Scripts) {
     this.#redis = redis;
   }
 

@@ -130,6 +130,7 @@ export class World {
       } else replay.handleFact(fact, 0);
     }
     assert.equal(replay.incomplete, false);
+    assert.equal(replay.unfit, 0);
     return replay.sessions;
   }
 

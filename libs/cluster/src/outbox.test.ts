@@ -310,6 +310,18 @@ describe('the cap of the stream', () => {
     assert.equal(world.outbox.status.resyncs, 1);
   });
 
+  it('takes the facts of a session that ended before the snapshot for the old news that they are', async () => {
+    const world = new World();
+    world.start('s1');
+    await world.outbox.round();
+    world.claim('s1', 1n);
+    world.end('s1');
+    world.outbox.requestResync();
+    await world.outbox.round();
+    while ((await world.outbox.round()) !== 'idle');
+    assert.deepEqual(world.replayed(), []);
+  });
+
   it('writes the whole table on request', async () => {
     const world = new World();
     world.start('s1');

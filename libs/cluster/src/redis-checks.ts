@@ -1,7 +1,8 @@
 /*
  * What a Redis must promise before sessions are put into it (CLUSTER.md C1): looked at when a process starts.
  */
-import type { RedisPromise } from './redis-settings.ts';
+import { askPort } from './port-probe.ts';
+import type { RedisPromise, RedisSettings } from './redis-settings.ts';
 
 /**
  * @param call a command of Redis.
@@ -50,6 +51,29 @@ export async function checkServer(
   return problems;
 }
 
+/**
+ * What the ports speak against what the settings say, asked when no connection comes about.
+ * @returns what is wrong, without the name of the server; undefined = nothing that is certain.
+ */
+export async function portMisfit(
+  { url, clusterNodes }: RedisSettings,
+  tls: boolean,
+): Promise<string | undefined> {
+  for (const address of url === '' ? clusterNodes : [hostOf(url)]) {
+    const plain = await askPort(address, 'tcp', PING, (answer) => /^[+-]/.test(answer.toString('latin1')));
+    if (plain !== undefined && tls)
+      return 'does not speak TLS on this port: remove tls and write redis:, or use its TLS port';
+    if (plain === undefined && !tls && (await askPort(address, 'tls')) !== undefined)
+      return 'speaks TLS on this port: set tls, or write rediss:';
+  }
+  return undefined;
+}
+
+function hostOf(url: string): string {
+  const { hostname, port } = new URL(url);
+  return `${hostname}:${port === '' ? DEFAULT_PORT : port}`;
+}
+
 export function parseInfo(text: string): Map<string, string> {
   const fields = new Map<string, string>();
   for (const line of text.split('\r\n')) {
@@ -58,6 +82,9 @@ export function parseInfo(text: string): Map<string, string> {
   }
   return fields;
 }
+
+export const DEFAULT_PORT = 6379;
+const PING = Buffer.from('PING\r\n');
 
 /** Version of Redis that the scripts need. */
 export const LOWEST_MAJOR = 7;

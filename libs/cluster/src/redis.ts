@@ -16,7 +16,7 @@ import { Cluster, Redis as Client, type RedisOptions } from 'ioredis';
 import type { Clock } from './clock.ts';
 import type { RedisSettings } from './redis-settings.ts';
 import { CLUSTER_NAME } from './redis-settings.ts';
-import { checkServer } from './redis-checks.ts';
+import { checkServer, DEFAULT_PORT, portMisfit } from './redis-checks.ts';
 import { loadScript, type Script } from './scripts.ts';
 import { NewerVersion } from './session.ts';
 import { StoreUnavailable } from './sessions.ts';
@@ -57,6 +57,12 @@ export class RedisProblem extends Error {
   }
 }
 
+/** What the forms of a store need of it: the model puts a faulty network in between. */
+export type Scripts = Pick<
+  Redis,
+  'prefix' | 'run' | 'confirm' | 'prove' | 'call' | 'onReign' | 'reign' | 'closed'
+>;
+
 export class Redis {
   /** What all keys begin with: `{NAME}:`. */
   readonly prefix: string;
@@ -93,6 +99,7 @@ export class Redis {
     const redis = new Redis(settings, options);
     try {
       await redis.#main.open(options.openMillis ?? OPEN_MILLIS);
+      await redis.#provePassword(settings);
       const problems = await checkServer(
         (command, ...args) => redis.call(command, ...args),
         settings.promises,
@@ -130,6 +137,15 @@ export class Redis {
   async confirm(): Promise<void> {
     if (this.#replicas > 0)
       await this.#confirmed.confirm(this.#reign, performance.now() + this.#deadlineMillis);
+  }
+
+  /**
+   * Does the server that answered last still speak for the cluster? A primary that was replaced and does not know it yet is
+   * refused the write, or no replica confirms it.
+   * @throws StoreUnavailable if it cannot prove it.
+   */
+  async prove(): Promise<void> {
+    await this.run(CONFIRM, { reign: this.#reign }, { confirm: true });
   }
 
   /** A command of Redis by its name, for what needs no script. Keys must begin with `prefix`. */
@@ -171,6 +187,19 @@ export class Redis {
       for (const listener of this.#reignListeners) listener(reign);
     }
     return { replicas: this.#replicas, reign };
+  }
+
+  /** A server without a password takes any: then everybody who reaches it has our sessions. @throws RedisProblem */
+  async #provePassword(settings: RedisSettings): Promise<void> {
+    const password = secretOf(settings.passwordFile);
+    if (password === undefined || settings.username !== '') return;
+    try {
+      await this.call('AUTH', password);
+    } catch (error) {
+      const problem = problemOf(error);
+      if (problem === undefined) throw error;
+      throw new RedisProblem(`redis: ${nameOf(settings)} ${problem}`);
+    }
   }
 
   async #evaluate(connection: Connection, script: Script, args: string): Promise<Reply> {
@@ -258,9 +287,14 @@ class Connection {
 
   async open(millis: number): Promise<void> {
     const until = performance.now() + millis;
+    const probeAt = performance.now() + PROBE_MILLIS;
+    let probed: Promise<string | undefined> | undefined;
     if (this.#client.status === 'wait') void this.#connect();
     while (!this.#up) {
-      const problem = problemOf(this.#lastError);
+      if (performance.now() >= probeAt)
+        probed ??= portMisfit(this.#settings, tlsOf(this.#settings) !== undefined);
+      const problem = problemOf(this.#lastError) ?? (await probed);
+      if (this.#up) return;
       if (problem !== undefined) throw new RedisProblem(`redis: ${nameOf(this.#settings)} ${problem}`);
       if (performance.now() >= until) {
         const why = messageOf(this.#lastError);
@@ -407,6 +441,8 @@ export const RESTORE_MICROS = 30_000_000n;
 export const EVENTS_LIMIT = 1_000_000;
 
 const OPEN_POLL_MILLIS = 20;
+/** A first connection that takes longer may meet a port that speaks something else. */
+const PROBE_MILLIS = 1000;
 const RETRY_MILLIS = 20;
 const RETRY_MAX_MILLIS = 250;
 const CONNECT_MILLIS = 2000;
@@ -464,7 +500,6 @@ function makeClient(settings: RedisSettings): Client | Cluster {
 }
 
 const SLOTS_MILLIS = 2000;
-const DEFAULT_PORT = 6379;
 
 function urlOf(settings: RedisSettings): URL {
   let url: URL;
@@ -482,7 +517,9 @@ function urlOf(settings: RedisSettings): URL {
 }
 
 function login(settings: RedisSettings): { username?: string; password?: string } {
-  return { username: settings.username || undefined, password: secretOf(settings.passwordFile) };
+  const password = secretOf(settings.passwordFile);
+  // Without a name ioredis goes on with a server that knows no password, and says so on stderr by itself.
+  return { username: settings.username || (password && 'default'), password };
 }
 
 function secretOf(file: string): string | undefined {
@@ -594,7 +631,8 @@ function faultOf(error: unknown): Error {
     return new StoreUnavailable('Redis did not answer in time', { cause: error });
   const code = codeOf(error);
   const message = messageOf(error);
-  if (code === 'NEWER') return new NewerVersion(message.replace(/^NEWER /, 'Redis: '), NaN);
+  const newer = /^NEWER (.*?) of version (\d+)/.exec(message);
+  if (newer) return new NewerVersion(`Redis: ${newer[1]}`, Number(newer[2]));
   if (code === 'FAULT') return new Error(message.replace(/^FAULT /, ''));
   if (code === 'WAITING') return new StoreUnavailable(message.replace(/^WAITING /, ''));
   if (PASSING.has(code) || LASTING.has(code)) {

@@ -16,6 +16,8 @@ export class SessionReplay {
   readonly #closed = new Map<string, Position>();
   /** Per partition, the sessions without a fact since its gap; absent = no gap is open. */
   readonly #doubtful = new Map<number, Set<string>>();
+  /** Per partition, when the whole table was last written. */
+  readonly #resyncedAt = new Map<number, Micros>();
   /** Home of each live session. */
   readonly #partitions = new Map<string, number>();
   #unfit = 0;
@@ -32,6 +34,7 @@ export class SessionReplay {
       case 'resynced':
         for (const id of this.#doubtful.get(partition) ?? []) this.#forget(id);
         this.#doubtful.delete(partition);
+        this.#resyncedAt.set(partition, fact.resynced.at + CLOCK_TOLERANCE);
         return;
       case 'occurrence':
         return;
@@ -63,7 +66,9 @@ export class SessionReplay {
       this.#keep(apply(base, event), partition);
     } catch (error) {
       if (!(error instanceof ImpossibleTransition)) throw error;
-      this.#unfit++;
+      // Facts that waited while the table was written: who is not in it had ended.
+      const isOld = known === undefined && event.at <= (this.#resyncedAt.get(partition) ?? 0n);
+      if (!isOld) this.#unfit++;
     }
   }
 
@@ -225,3 +230,6 @@ function positionOf(session: Session): Position {
 function isAfter(a: Position, b: Position): boolean {
   return a.epoch === b.epoch ? a.n > b.n : a.epoch > b.epoch;
 }
+
+/** µs between the clocks of the store and of who wrote the table (CLUSTER.md C13). */
+const CLOCK_TOLERANCE = 5_000_000n;

@@ -1,16 +1,16 @@
 import type { StateMark } from './event-sink.ts';
 import { PUT_BACK_SLICE, puttingBack } from './putting-back.ts';
-import { RESTORE_MICROS, type Redis, type Reply } from './redis.ts';
+import { RESTORE_MICROS, type Reply, type Scripts } from './redis.ts';
 import type { RestoreCounts, RestoreFence, RestoreTable } from './restore.ts';
 import { loadScript } from './scripts.ts';
 import type { Session } from './session.ts';
 
 export class RedisRestore implements RestoreTable {
-  readonly #redis: Redis;
+  readonly #redis: Scripts;
   readonly #limit: bigint;
 
   /** @param redis stays the caller's. @param limit µs that claims of unknown tokens wait at most. */
-  constructor(redis: Redis, limit = RESTORE_MICROS) {
+  constructor(redis: Scripts, limit = RESTORE_MICROS) {
     this.#redis = redis;
     this.#limit = limit;
   }

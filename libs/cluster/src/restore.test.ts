@@ -262,7 +262,7 @@ describe('a restore', () => {
     const world = await open();
     const session = await create(world, 'alice');
     const key = `${world.redis.prefix}s:${session.id}`;
-    const early = String(await world.redis.call('GET', key));
+    await world.redis.call('COPY', key, `${world.redis.prefix}early`);
     const later = await parked({ ...world, sessions: world.sessions }, 'bob');
     assert.ok(later);
     const claimed = await world.sessions.claim(sampleClaim(session.tokenHash, 'c1'));
@@ -270,7 +270,7 @@ describe('a restore', () => {
     const newest = await park(world, claimed.session);
     await drain(world.one);
     // The claim and what followed are writes that a failover lost.
-    await world.redis.call('SET', key, early);
+    await world.redis.call('COPY', `${world.redis.prefix}early`, key, 'REPLACE');
     world.set('second');
     await drain(world.one);
     world.clock.pass(11);

@@ -83,7 +83,7 @@ export async function catalogClient(options: RpcOptions): Promise<CatalogService
   };
 }
 
-/** Users as auth knows them, for a tunnel node: it may lock them and change nothing else (docs/decisions/0006). */
+/** Users as auth knows them, for a tunnel node: it may lock them and change nothing else (docs/decisions/0007). */
 export async function accountClient(
   options: RpcOptions,
 ): Promise<Accounts & { explain: ExplainPolicy } & Closable> {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { RedisServer } from './redis-server.fake.ts';
 import { Redis } from './redis.ts';
@@ -10,6 +11,8 @@ import { hashToken, newToken } from './tokens.ts';
 const LIMIT = 8;
 const CLAIMS = 40;
 const BYTES = 1200;
+/** As long as that of a P-256 key. */
+const STRAP_KEY = 'M'.repeat(124);
 
 describe('what sessions in Redis cost', () => {
   let server: RedisServer;
@@ -18,7 +21,8 @@ describe('what sessions in Redis cost', () => {
 
   before(async () => {
     server = await RedisServer.start();
-    redis = await Redis.open(server.settings, { windowMicros: 0n });
+    // What a test prepares in one call takes its time on a busy machine.
+    redis = await Redis.open(server.settings, { windowMicros: 0n, deadlineMillis: 120_000 });
     sessions = new RedisSessions({ redis, pollMillis: 60_000 });
   });
   after(async () => {
@@ -84,8 +88,10 @@ describe('what sessions in Redis cost', () => {
   }
 
   async function up(user: string, grant: { ipv4Pools: string[] } = POOL) {
-    const session = await sessions.create(sampleLogin(hashToken(newToken()), user, grant));
-    return sessions.claim(sampleClaim(session.tokenHash, 'c', { wantIpv6: grant !== POOL }));
+    const login = sampleLogin(hashToken(newToken()), user, grant);
+    const session = await sessions.create({ ...login, strapKey: STRAP_KEY });
+    const node = { name: 'vpn1', incarnation: '0123456789abcdef' };
+    return sessions.claim(sampleClaim(session.tokenHash, randomUUID(), { node, wantIpv6: grant !== POOL }));
   }
 
   /** Marks blocks of the pool as taken, as claims do. */

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
-import { REASONS } from '@sallyport/protocol';
+import { REASONS, statusOf } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
 import { PUT_BACK_SLICE, puttingBack, startedText } from './putting-back.ts';
 import { decodeStored, parseGrant, type GrantText } from './redis-records.ts';
@@ -13,7 +13,7 @@ import {
   type ReservedList,
   type StoredGrant,
 } from './redis-plan.ts';
-import type { Redis } from './redis.ts';
+import type { Scripts } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import type { Lease, Micros, NodeIdentity, Session, SessionClient } from './session.ts';
 import type {
@@ -34,7 +34,7 @@ import type { Assertions, AssertionVerdict } from './assertions.ts';
 
 export interface RedisSessionsOptions {
   /** Opened before; closed by who opened it. */
-  redis: Redis;
+  redis: Scripts;
   limits?: SessionLimits;
   /** How often a node's mail is fetched, ms. */
   pollMillis?: number;
@@ -46,7 +46,7 @@ export interface RedisSessionsOptions {
  * its connection id gives the same lease.
  */
 export class RedisSessions implements Sessions, Assertions {
-  readonly #redis: Redis;
+  readonly #redis: Scripts;
   readonly #pollMillis: number;
   #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   #reserved: ReservedList = { tag: '', members: [] };
@@ -88,8 +88,11 @@ export class RedisSessions implements Sessions, Assertions {
     return this.#decode(String(id), String(text), BigInt(String(away)));
   }
 
-  find(tokenHash: string): Promise<Session | undefined> {
-    return this.#find({ id: sessionIdOf(tokenHash), t: tokenHash });
+  async find(tokenHash: string): Promise<Session | undefined> {
+    const session = await this.#find({ id: sessionIdOf(tokenHash), t: tokenHash });
+    // A client gives up at the 401 that follows: a primary that was replaced and does not know it must not cause it (C1).
+    if (session === undefined || session.state === 'closed') await this.#redis.prove();
+    return session;
   }
 
   get(id: string): Promise<Session | undefined> {
@@ -137,9 +140,22 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   async claim(request: ClaimRequest): Promise<Claimed | Refused> {
-    const { node } = request;
-    const reply = await this.#runClaim(request);
-    if (reply[0] !== 'claimed') return { ok: false, reason: reasonOf(reply[1]) };
+    for (let attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
+      const reply = await this.#runClaim(request);
+      const { reign } = this.#redis;
+      const answer = await this.#claimAnswer(request, reply);
+      if (!answer.ok || this.#redis.reign === reign) return answer;
+      // Redis may have forgotten this lease, and this node may have asserted what it holds without it (C1).
+    }
+    throw new StoreUnavailable('one reign of Redis follows on the other');
+  }
+
+  async #claimAnswer({ node }: ClaimRequest, reply: (string | number)[]): Promise<Claimed | Refused> {
+    if (reply[0] !== 'claimed') {
+      const reason = reasonOf(reply[1]);
+      if (statusOf(reason) === 401) await this.#redis.prove();
+      return { ok: false, reason };
+    }
     const [, away, id, text, offered, resumed, fresh, told, returning] = reply.map(String);
     if (fresh === '1') await this.#redis.confirm(); // a new address must not be forgotten and given again
     const session = await this.#decode(id ?? '', text ?? '', BigInt(away ?? '0'));
@@ -209,10 +225,12 @@ export class RedisSessions implements Sessions, Assertions {
 
   async #endOfUser(args: object): Promise<{ ended: number; slices: number }> {
     for (let [ended, slices, from] = [0, 1, '']; ; slices++) {
-      const [count, next] = await this.#run(SCRIPTS.endUser, { ...args, from }, true);
+      const [count, next, forgotten] = await this.#run(SCRIPTS.endUser, { ...args, from }, true);
       ended += Number(count);
       from = String(next);
-      if (from === '') return { ended, slices };
+      if (from !== '') continue;
+      if (forgotten === 1) throw new StoreUnavailable('nodes still assert their sessions');
+      return { ended, slices };
     }
   }
 
@@ -472,6 +490,8 @@ const PREFIX_PAGE = 2000;
 /** Records that one script reads. */
 const FETCH_SLICE = 100;
 const SWEEP_SLICES = 250;
+/** Reigns that may begin during one claim. */
+const CLAIM_ATTEMPTS = 3;
 const MAIL_BATCH = 256;
 const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;

@@ -454,7 +454,7 @@ export const SETTINGS_KEYS = {
   'return-path': key(choice('nat', 'none', 'routed'), 'nat', {
     reloads: false,
     about:
-      'How answers find back to clients (docs/return-path.md). nat: the node translates; when a client moves to another node it keeps address and login, but its open connections are reset. routed: the node sets a kernel route for each client, which a routing daemon spreads; open connections survive a move, but the network must take a route per client. none: the node sets nothing; you have routes to the pools, and make them follow a client that moves. In a cluster (with redis) it must be given.',
+      'How answers find back to clients (docs/return-path.md). nat: the node translates; when a client moves to another node it keeps address and login, but its open connections are reset. routed: the node sets a kernel route for each client, which a routing daemon spreads; open connections survive a move, but the network must take a route per client, or with node.slices one per client that is away from home. none: the node sets nothing; you have routes to the pools, and make them follow a client that moves. In a cluster (with redis) it must be given.',
     example: 'routed',
   }),
   'nat-addresses': key(listOf(addressRange), [], {
@@ -478,7 +478,7 @@ export const SETTINGS_KEYS = {
   'users-file': key(path, 'users', {
     reloads: false,
     about:
-      'Users, groups and password hashes, in lines as ocpasswd writes them; `sallyport user` changes it.',
+      'Users, groups and password hashes, in lines as ocpasswd writes them; `sallyport user` changes it. In a cluster all replicas of auth read the same, and what `sallyport user` changes wins over it.',
     example: 'users',
   }),
   'packages-dir': key(path, '', {

@@ -7,6 +7,7 @@ import {
   HOME_METRIC,
   RoutedPath,
   ROUTES_PER_BATCH,
+  ROUTES_PER_CHECK,
   SETTLE_SECONDS,
   SETTLED_METRIC,
 } from './return-path.routed.ts';
@@ -160,16 +161,22 @@ describe('RoutedPath', () => {
     assert.deepEqual(world.forgotten, []);
   });
 
-  it('asks a kernel that takes long to answer less often', async (t) => {
+  it('asks less often for more routes', async (t) => {
     const world = open(t);
+    const asked = async (seconds: number) => {
+      const before = world.lists;
+      for (let second = 0; second < seconds; second += 1) {
+        world.now += 1000;
+        world.path.handleTick();
+        await world.settled();
+      }
+      return world.lists - before;
+    };
     world.announce(1);
-    world.listMillis = 500;
-    for (let second = 0; second < 30; second += 1) {
-      world.now += 1000;
-      world.path.handleTick();
-      await world.settled();
-    }
-    assert.ok(world.lists >= 2 && world.lists <= 4, `${world.lists}`);
+    assert.equal(await asked(12), 6);
+    for (let id = 2; id <= 2 * ROUTES_PER_CHECK + 1; id += 1) world.announce(id);
+    await world.settled();
+    assert.equal(await asked(12), 2);
   });
 });
 
@@ -282,8 +289,6 @@ class World {
   readonly problems: string[] = [];
   readonly restored: number[] = [];
   breaks = false;
-  /** What it takes to list the routes. */
-  listMillis = 0;
   lists = 0;
   now = 0;
   mostAtOnce = 0;
@@ -296,7 +301,6 @@ class World {
     batch: (lines) => this.#batch(lines),
     list: () => {
       this.lists += 1;
-      this.now += this.listMillis;
       return Promise.resolve([...this.routes]);
     },
     now: () => this.now,

@@ -167,7 +167,8 @@ export class RoutedPath implements ReturnPath {
   async #check(): Promise<void> {
     this.#checkDue = false;
     const { device, list = deviceRoutes, onRestored } = this.#options;
-    const begun = this.#now();
+    const size = this.#routes.size + this.#home.size;
+    this.#checkAt = this.#now() + CHECK_MS * Math.max(1, Math.ceil(size / ROUTES_PER_CHECK));
     let lost = 0;
     try {
       const found = new Set(await list(device, ROUTE_PROTOCOL));
@@ -185,7 +186,6 @@ export class RoutedPath implements ReturnPath {
       // A device that is gone ends the process; anything else is asked again.
       if (!(error instanceof CommandFailed)) throw error;
     }
-    this.#checkAt = this.#now() + Math.max(CHECK_MS, CHECK_SHARE * (this.#now() - begun));
     if (lost > 0) onRestored?.(lost);
   }
 
@@ -314,5 +314,5 @@ export const ROUTES_PER_BATCH = 1024;
 const TICK_MS = 1000;
 /** How long the kernel may lack what somebody took away, at most, before it is noticed. */
 export const CHECK_MS = 2000;
-/** To list very many routes takes a while: a check costs at most this part of the time, 1 of 20. */
-const CHECK_SHARE = 20;
+/** With more routes it is asked less often: to list 10,000 costs about 50 ms of a processor. */
+export const ROUTES_PER_CHECK = 10_000;

@@ -52,6 +52,10 @@ describe('sallyport events', { timeout: 600_000 }, () => {
     await live();
     while ((await outbox.round()) !== 'idle');
     await outbox.close();
+    // Another writer begins when readers see what the one before has written.
+    const next = kafkaOf('events').sink();
+    await next.open();
+    await next.close();
     for (const prefix of ['events', 'strange', 'nowhere'])
       await writeFile(
         join(folder, `${prefix}.yaml`),

@@ -81,10 +81,13 @@ async function openOutbox(
     log.warn({}, 'no kafka is configured: facts stay in Redis, the last ones');
     return keepCapped(stream, log, capBytes);
   }
-  const { Kafka } = await import('@sallyport/cluster/kafka');
+  const { Kafka, kafkaAtStart } = await import('@sallyport/cluster/kafka');
+  const events = new Kafka(kafka, log);
+  const problem = await kafkaAtStart(events, kafka);
+  if (problem !== undefined) throw new StartError(problem);
   const outbox = new Outbox({
     ...{ stream, capBytes, table: sessions, restore: new RedisRestore(redis) },
-    sink: new Kafka(kafka, log).sink(),
+    sink: events.sink(),
     cluster: where?.cluster ?? '',
     holder: node.incarnation,
     clock: systemClock(),

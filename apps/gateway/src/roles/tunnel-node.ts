@@ -9,15 +9,12 @@
 import { httpUpstream, type Upstream } from '@sallyport/cluster';
 import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder } from '../first-run.ts';
-import { HomeSlice } from '../home-slice.ts';
-import { Isolation, observeIsolation } from '../isolation.ts';
-import { NodeClients } from '../node-clients.ts';
-import { NodeLife } from '../node-life.ts';
-import { Peers } from '../peers.ts';
+import type { NodeLife } from '../node-life.ts';
 import { Releases } from '../releases.ts';
 import { calm, openServing } from '../serving.ts';
 import { deferred, limitsOf, nodeEvent, sentence, starting, type Running } from '../wiring.ts';
 import { asserting } from './asserting.ts';
+import { joinCluster } from './joining.ts';
 import { addressesOf, openRole, type RoleOptions } from './role.ts';
 
 /** @throws StartError */
@@ -54,32 +51,15 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     // 3. upstreams
     const portal = httpUpstream({ role: 'portal', addresses: portals, certificates });
     const downloader = httpUpstream({ role: 'downloader', addresses: downloaders, certificates });
-    for (const upstream of [portal, downloader]) closers.push(() => upstream.close());
-    const { number, address } = settings().node;
-    const clients = new NodeClients(certificates);
-    closers.push(() => clients.close());
-    const client = (where: string) => clients.at(where);
-    const peers = new Peers({ nodes, own: node.name, client, monotonic });
-    const limitSeconds = () => settings().isolationLimitSeconds;
-    const isolation = new Isolation({ peers, tunnels, limitSeconds, log, monotonic });
-    observeIsolation(metrics, isolation);
-    const home = new HomeSlice({
-      ...{ nodes, node, settings, returnPath, log, now },
-      isolated: () => isolation.reason !== undefined,
-    });
-    closers.push(() => home.close());
-    const announcement = {
-      ...{ ...node, number, address },
-      get home() {
-        return home.said;
-      },
-    };
-    const own = (life = new NodeLife({
-      ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, log, now, monotonic },
-    }));
-    closers.push(() => own.close());
-    await own.handleTick();
-    await home.handleTick();
+    closers.push(
+      () => portal.close(),
+      () => downloader.close(),
+    );
+    const { own, peers, clients, client } = await joinCluster(
+      { ...parts, nodes, tunnels, lifecycle, returnPath },
+      closers,
+    );
+    life = own;
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
 
     // 4. node
@@ -108,9 +88,4 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       },
     };
   });
-}
-
-/** ms. */
-function monotonic(): number {
-  return performance.now();
 }

@@ -2,3 +2,4 @@
 export * from '../broker.fake.ts';
 export * from '../redis-server.fake.ts';
 export * from '../session.fake.ts';
+export * from '../event-sink.fake.ts';
