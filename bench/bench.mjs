@@ -110,7 +110,8 @@ const REDIS_BENCHES = {
 
 async function main(argv) {
   if (argv[0] in CLUSTER_BENCHES && !argv.includes('--help')) return clusterBench(argv[0], argv.slice(1));
-  if (argv[0] in REDIS_BENCHES && !argv.includes('--help')) return compiledBench('scale', argv[0], argv.slice(1));
+  if (argv[0] in REDIS_BENCHES && !argv.includes('--help'))
+    return compiledBench('scale', argv[0], argv.slice(1));
   const options = parse(argv);
   if (options.help) return usage();
   const bench = BENCHES[options.name];
