@@ -6,6 +6,7 @@ import {
   accountOrder,
   FAILURE_SPAN_SECONDS,
   isAlive,
+  StoreUnavailable,
   type Accounts,
   type EventLog,
   type ExplainPolicy,
@@ -225,7 +226,14 @@ export class AdminController {
   async #liveBytes(tunnels: readonly TunnelInfo[]): Promise<{ rx: bigint; tx: bigint }> {
     const bySession = new Map(tunnels.map((tunnel) => [tunnel.sessionId, tunnel]));
     let [rx, tx] = [0n, 0n];
-    for (const session of await this.#parts.sessions.list()) {
+    const sessions = await this.#parts.sessions.list().catch((error: unknown) => {
+      // The status of a node that is cut off is what one wants to see; what parked sessions carried is missing then.
+      if (error instanceof StoreUnavailable) return undefined;
+      throw error;
+    });
+    if (!sessions)
+      for (const tunnel of tunnels) [rx, tx] = [rx + BigInt(tunnel.rxBytes), tx + BigInt(tunnel.txBytes)];
+    for (const session of sessions ?? []) {
       const tunnel = bySession.get(session.id);
       rx += session.rxBytes + since(session.tunnelRxBytes, tunnel?.rxBytes);
       tx += session.txBytes + since(session.tunnelTxBytes, tunnel?.txBytes);

@@ -16,6 +16,7 @@ import {
   MemorySessions,
   hashToken,
   newToken,
+  StoreUnavailable,
 } from '@sallyport/cluster';
 import type { NodeService, Session, TunnelInfo } from '@sallyport/cluster';
 import type { Origin } from '@sallyport/protocol';
@@ -226,11 +227,13 @@ test('show status has the keys of occtl and counts what happened', async () => {
   assert.doesNotMatch(text, /latency|auth time/);
 });
 
-test('show status says why balancers send nobody', async () => {
+test('show status says why balancers send nobody, also while the store is away', async () => {
+  sessions.list = () => Promise.reject(new StoreUnavailable('away'));
   world.notes = ['isolated: the session store answers other nodes and not this one'];
   assert.deepEqual(field((await run('-j', 'show', 'status')).json, 'Notes'), world.notes);
   assert.match((await run('show', 'status')).text, /\n {2}Note: isolated: the session store answers/);
   world.notes = [];
+  Reflect.deleteProperty(sessions, 'list');
 });
 
 test('sessions are listed, found by the beginning of their id, and terminated', async () => {

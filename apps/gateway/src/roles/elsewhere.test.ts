@@ -151,7 +151,7 @@ async function nodeUp(name: string, options: NodeOptions) {
   const { tunnels } = node;
   const isolation = new Isolation({ ...{ peers, tunnels, log, monotonic }, limitSeconds: () => 3 });
   observeIsolation(metrics, isolation);
-  const listen = `127.0.0.1:${await freePort()}`;
+  const listen = `${HOST}:${await freePort()}`;
   const life = new NodeLife({
     ...{ nodes, tunnels, peers, isolation, log, monotonic, now: systemClock() },
     lifecycle: { status: () => ({ state: 'online', version: '1', node: name, revision: '', startedAt: 0n }) },
@@ -258,12 +258,10 @@ class Relay {
   #isCut = false;
 
   static async open(to: number): Promise<Relay> {
-    const port = await freePort();
-    const server = createServer();
-    const relay = new Relay(server, port, to);
-    server.listen(port, '127.0.0.1');
+    const server = createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');
-    return relay;
+    const bound = server.address();
+    return new Relay(server, typeof bound === 'object' ? (bound?.port ?? 0) : 0, to);
   }
 
   private constructor(server: Server, port: number, to: number) {
@@ -310,6 +308,8 @@ async function until(reached: () => boolean): Promise<void> {
   }
 }
 
+/** No connection of anybody begins there, so none has taken a port that was free a moment ago. */
+const HOST = '127.0.0.3';
 const log = createLog({ name: 'test', level: 'silent' });
 const WANTED = ['X-CSTP-Address-Type: IPv4', 'X-CSTP-Base-MTU: 1500'];
 /** Longer than a test: a mailbox that is never read. */

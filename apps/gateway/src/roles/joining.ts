@@ -15,8 +15,11 @@ export interface JoiningParts extends RoleParts {
   returnPath: ReturnPath;
 }
 
-/** Makes this node one of several: heartbeat and drain, whom it can hear, its slice of the pools. */
-export async function joinCluster(parts: JoiningParts, closers: Closer[]) {
+/**
+ * Makes this node one of several: heartbeat and drain, whom it can hear, its slice of the pools.
+ * @param begun told before the first heartbeat: from then on the node has to be taken back.
+ */
+export async function joinCluster(parts: JoiningParts, closers: Closer[], begun: (own: NodeLife) => void) {
   const { settings, certificates, metrics, node, nodes, tunnels, lifecycle, returnPath, log, now } = parts;
   const clients = new NodeClients(certificates);
   closers.push(() => clients.close());
@@ -42,6 +45,7 @@ export async function joinCluster(parts: JoiningParts, closers: Closer[]) {
     ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, log, now, monotonic },
   });
   closers.push(() => own.close());
+  begun(own);
   await own.handleTick();
   await home.handleTick();
   return { own, peers, clients, client };

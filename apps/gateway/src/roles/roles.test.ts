@@ -188,7 +188,7 @@ test('what one auth is told of a user counts at the other, ends his sessions, an
 
 test('a tunnel node may list users and lock them, and nothing else', async () => {
   const peer = await certificate('n2', ['tunnel-node']);
-  const addresses = ['auth-1', 'auth-2'].map((name) => `127.0.0.1:${world.ports[name] ?? 0}`);
+  const addresses = ['auth-1', 'auth-2'].map((name) => `${HOST}:${world.ports[name] ?? 0}`);
   const accounts = await accountClient({ addresses, certificates: peer });
   const admin = await AdminClient.open(world.socket);
   try {
@@ -244,7 +244,7 @@ async function start(
   await mkdir(stateDir, { mode: 0o700 });
   await certificate(name, [role]);
   const config = join(folder, `${name}.yaml`);
-  const at = (port: string) => `"127.0.0.1:${ports[port] ?? 0}"`;
+  const at = (port: string) => `"${HOST}:${ports[port] ?? 0}"`;
   await writeFile(
     config,
     `ipv4-network: 10.90.0.0/24
@@ -305,7 +305,7 @@ async function certificate(name: string, roles: PeerRole[]): Promise<PeerCertifi
 
 function upstream(role: 'portal' | 'downloader', certificates: PeerCertificates): Upstream {
   const names = role === 'portal' ? ['portal-1', 'portal-2'] : ['downloader-1'];
-  const addresses = names.map((name) => `127.0.0.1:${world.ports[name] ?? 0}`);
+  const addresses = names.map((name) => `${HOST}:${world.ports[name] ?? 0}`);
   const { upstream: ask, close } = httpUpstream({ role, addresses, certificates });
   closers.push(close);
   return ask;
@@ -313,7 +313,7 @@ function upstream(role: 'portal' | 'downloader', certificates: PeerCertificates)
 
 function freePort(): Promise<number> {
   return new Promise((resolve) => {
-    const probe = createServer().listen(0, '127.0.0.1', () => {
+    const probe = createServer().listen(0, HOST, () => {
       const address = probe.address();
       probe.close(() => resolve(typeof address === 'object' ? (address?.port ?? 0) : 0));
     });
@@ -370,6 +370,8 @@ const NAMES = ['auth-1', 'auth-2', 'portal-1', 'portal-2', 'downloader-1', 'cata
   name,
   `${name}-admin`,
 ]);
+/** No connection of anybody begins there, so none takes a port that was free a moment ago. */
+const HOST = '127.0.0.4';
 const PASSWORD = randomBytes(12).toString('hex');
 const PROFILE = `<AnyConnectProfile><ServerList><HostEntry><HostName>Gate</HostName>
 <HostAddress>gate.example.test</HostAddress></HostEntry></ServerList></AnyConnectProfile>\r\n`;

@@ -54,11 +54,8 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       () => portal.close(),
       () => downloader.close(),
     );
-    const { own, peers, clients, client } = await joinCluster(
-      { ...parts, nodes, tunnels, lifecycle, returnPath },
-      closers,
-    );
-    later.life = own;
+    const joining = { ...parts, nodes, tunnels, lifecycle, returnPath };
+    const { own, peers, clients, client } = await joinCluster(joining, closers, (made) => (later.life = made));
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
 
     // 4. node
