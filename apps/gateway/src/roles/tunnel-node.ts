@@ -55,7 +55,11 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       () => downloader.close(),
     );
     const joining = { ...parts, nodes, tunnels, lifecycle, returnPath };
-    const { own, peers, clients, client } = await joinCluster(joining, closers, (made) => (later.life = made));
+    const { own, peers, clients, client } = await joinCluster(
+      joining,
+      closers,
+      (made) => (later.life = made),
+    );
     upstreams.resolve({ portal: own.guarded(portal.upstream), downloader: downloader.upstream });
 
     // 4. node
