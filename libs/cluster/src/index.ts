@@ -25,6 +25,7 @@ export * from './journal-lines.ts';
 export * from './journal-lock.ts';
 export * from './journal.ts';
 export * from './kafka-settings.ts';
+export { kafkaAtStart } from './kafka-at-start.ts';
 export * from './kafka.ts';
 export * from './node-service.ts';
 export * from './node-wire.ts';

@@ -606,5 +606,3 @@ const SMALLEST_MESSAGE_BYTES = 65_536;
 const LARGEST_BATCH_BYTES = 1_000_000;
 /** The rest is for the format around the messages. */
 const BATCH_SHARE = 0.7;
-
-export { kafkaAtStart } from './kafka-at-start.ts';

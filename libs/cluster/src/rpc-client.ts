@@ -18,9 +18,18 @@ import { load, type MethodDefinition } from '@grpc/proto-loader';
 import { checkRole, roleName, type PeerCertificates, type PeerRole } from './peers.ts';
 import { ReplicaLost, Replicas, ServiceUnavailable, type CallOptions, type Replica } from './replicas.ts';
 import { HEALTH_METHODS, isServing } from './rpc-health.ts';
-import type { RpcOptions } from './rpc.ts';
 import { StoreUnavailable } from './sessions.ts';
 import { STORE_UNAVAILABLE, type Wire } from './wire.ts';
+
+export interface RpcOptions {
+  /** `HOST:PORT`, or `unix:PATH`. A name with several addresses counts as one replica that is several. */
+  addresses: readonly string[];
+  /** Of this process; absent = without TLS, for a socket that only its owner can open. */
+  certificates?: PeerCertificates;
+  checkEveryMs?: number;
+  /** Longest wait for a connection to one replica. */
+  connectMs?: number;
+}
 
 /** Calls of one contract over all replicas of a service. */
 export class RpcClient {

@@ -34,8 +34,8 @@ import {
   statusFrom,
   tunnelsFrom,
 } from './node-wire.ts';
-import type { PeerCertificates, PeerRole } from './peers.ts';
-import type { RpcClient } from './rpc-client.ts';
+import type { PeerRole } from './peers.ts';
+import type { RpcClient, RpcOptions } from './rpc-client.ts';
 import type { RpcServerOptions } from './rpc-server.ts';
 import { ACCOUNT_WIRE, AUTH_WIRE, CATALOG_WIRE, NODE_WIRE, type Wire } from './wire.ts';
 
@@ -45,16 +45,6 @@ import { ACCOUNT_WIRE, AUTH_WIRE, CATALOG_WIRE, NODE_WIRE, type Wire } from './w
  */
 export const AUTH_SERVICE = Symbol('AuthService');
 export const CATALOG_SERVICE = Symbol('CatalogService');
-
-export interface RpcOptions {
-  /** `HOST:PORT`, or `unix:PATH`. A name with several addresses counts as one replica that is several. */
-  addresses: readonly string[];
-  /** Of this process; absent = without TLS, for a socket that only its owner can open. */
-  certificates?: PeerCertificates;
-  checkEveryMs?: number;
-  /** Longest wait for a connection to one replica. */
-  connectMs?: number;
-}
 
 export interface Closable {
   close(): void;

@@ -1,5 +1,4 @@
-import { formatAddress, parseCidr, type Cidr } from '@sallyport/protocol';
-import { gatewayAddresses } from './device.tuntap.ts';
+import { cidrContains, formatAddress, gatewayOf, parseCidr, type Cidr } from '@sallyport/protocol';
 
 /** The addresses that clients may have: all of the pools but the gateway's own. */
 export class ClientAddresses {
@@ -21,6 +20,17 @@ export class ClientAddresses {
     if (!this.#pools[version].some((pool) => begins(packet, at, pool))) return false;
     return !this.#gateways.has(formatAddress(packet.subarray(at, at + (version === 4 ? 4 : 16))));
   }
+}
+
+/** The gateway's address in each pool that lies in no other. */
+export function gatewayAddresses(pools: readonly Cidr[]): string[] {
+  const outer = pools.filter(
+    (pool, at) =>
+      !pools.some(
+        (other, i) => i !== at && other.prefixLength < pool.prefixLength && cidrContains(other, pool.network),
+      ),
+  );
+  return [...new Set(outer.flatMap((pool) => gatewayOf(pool) ?? []).map(formatAddress))];
 }
 
 function begins(packet: Uint8Array, at: number, { network, prefixLength }: Cidr): boolean {

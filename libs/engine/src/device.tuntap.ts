@@ -1,14 +1,8 @@
 import { closeSync, read, readFileSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  cidrContains,
-  formatAddress,
-  formatCidr,
-  gatewayOf,
-  parseCidr,
-  type Cidr,
-} from '@sallyport/protocol';
+import { formatCidr, parseCidr } from '@sallyport/protocol';
+import { gatewayAddresses } from './client-addresses.ts';
 import { CommandFailed, run } from './commands.ts';
 import { hostRoutes, isRecord, upAddresses } from './ip-command.ts';
 import { DEVICE_QUEUE_PACKETS, type PacketDevice } from './portable.ts';
@@ -235,17 +229,6 @@ async function isConfigured({ device, pools, poolRoutes }: TunSettings): Promise
   for (const family of new Set(wanted.map((pool) => pool.family)))
     for (const { destination } of await hostRoutes(family, device)) present.add(formatCidr(destination));
   return wanted.every((pool) => present.has(formatCidr(pool)));
-}
-
-/** The gateway's address in each pool that lies in no other. */
-export function gatewayAddresses(pools: readonly Cidr[]): string[] {
-  const outer = pools.filter(
-    (pool, at) =>
-      !pools.some(
-        (other, i) => i !== at && other.prefixLength < pool.prefixLength && cidrContains(other, pool.network),
-      ),
-  );
-  return [...new Set(outer.flatMap((pool) => gatewayOf(pool) ?? []).map(formatAddress))];
 }
 
 function isConstructor(value: unknown): value is new () => unknown {

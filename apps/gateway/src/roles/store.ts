@@ -3,6 +3,7 @@ import { StartError } from '@sallyport/chassis';
 import {
   LoginFailures,
   Outbox,
+  kafkaAtStart,
   keepCapped,
   Redis,
   RedisAccountRecords,
@@ -81,7 +82,7 @@ async function openOutbox(
     log.warn({}, 'no kafka is configured: facts stay in Redis, the last ones');
     return keepCapped(stream, log, capBytes);
   }
-  const { Kafka, kafkaAtStart } = await import('@sallyport/cluster/kafka');
+  const { Kafka } = await import('@sallyport/cluster/kafka');
   const events = new Kafka(kafka, log);
   const problem = await kafkaAtStart(events, kafka);
   if (problem !== undefined) throw new StartError(problem);
