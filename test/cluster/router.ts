@@ -7,6 +7,7 @@ import { nodeName, nodeOnLan, type Place } from './network.ts';
 
 export class Router {
   readonly #monitors: readonly Spawned[];
+  readonly #announcements = new Announcements();
   /** `ip -batch` in the LAN, which runs each line as it comes. */
   readonly #ip: Spawned;
 
@@ -23,7 +24,7 @@ export class Router {
   #follow(lab: Lab, index: number): Spawned {
     const argv = ['ip', '-o', 'monitor', 'label', 'route', 'link'];
     const monitor = lab.spawn(lab.namespace(nodeName(index)), argv);
-    const announced = new Announced(nodeOnLan(index));
+    const announced = new Announced(this.#announcements, nodeOnLan(index));
     let rest = '';
     monitor.child.stdout?.on('data', (chunk: string) => {
       const lines = (rest + chunk).split('\n');
@@ -38,14 +39,42 @@ export class Router {
   }
 }
 
+/** What the nodes announce, newest last, by prefix: two may for a moment, and their words may come in either order. */
+export class Announcements {
+  readonly #by = new Map<string, Place[]>();
+
+  /** @returns commands for `ip -batch` of the LAN. */
+  announce(prefix: string, via: Place): string[] {
+    this.#by.set(prefix, [...(this.#by.get(prefix) ?? []).filter((other) => other !== via), via]);
+    return [`route replace ${prefix} via ${viaFor(prefix, via)}`];
+  }
+
+  withdraw(prefix: string, via: Place): string[] {
+    const before = this.#by.get(prefix) ?? [];
+    const left = before.filter((other) => other !== via);
+    this.#by.set(prefix, left);
+    if (before.at(-1) !== via) return [];
+    const next = left.at(-1);
+    if (next !== undefined) return [`route replace ${prefix} via ${viaFor(prefix, next)}`];
+    this.#by.delete(prefix);
+    return [`route del ${prefix} via ${viaFor(prefix, via)}`];
+  }
+}
+
+function viaFor(prefix: string, via: Place): string {
+  return prefix.includes(':') ? via.ipv6 : via.ipv4;
+}
+
 /** Routes of one node, by what `ip -o monitor label route link` says. */
 export class Announced {
+  readonly #all: Announcements;
   readonly #via: Place;
   /** Metrics by prefix: a route that only changes its preference is there twice for a moment. */
   readonly #metrics = new Map<string, Set<string>>();
 
   /** @param via the node, as the LAN sees it */
-  constructor(via: Place) {
+  constructor(all: Announcements, via: Place) {
+    this.#all = all;
     this.#via = via;
   }
 
@@ -55,7 +84,7 @@ export class Announced {
     if (/^\[LINK\]Deleted \d+: sallyport/.test(line)) {
       const lost = [...this.#metrics.keys()];
       this.#metrics.clear();
-      return lost.map((prefix) => this.#withdraw(prefix));
+      return lost.flatMap((prefix) => this.#all.withdraw(prefix, this.#via));
     }
     const route = /^\[ROUTE\](Deleted )?([0-9a-f.:/]+) dev \S+ .*\bproto 183\b(?:.*\bmetric (\d+))?/.exec(
       line,
@@ -66,20 +95,11 @@ export class Announced {
     if (deleted === undefined) {
       const isNew = metrics.size === 0;
       this.#metrics.set(prefix, metrics.add(metric));
-      return isNew ? [`route replace ${prefix} via ${this.#viaFor(prefix)}`] : [];
+      return isNew ? this.#all.announce(prefix, this.#via) : [];
     }
     metrics.delete(metric);
     if (metrics.size > 0) return [];
     this.#metrics.delete(prefix);
-    return [this.#withdraw(prefix)];
-  }
-
-  /** Only its own: another node may have the client by now. */
-  #withdraw(prefix: string): string {
-    return `route del ${prefix} via ${this.#viaFor(prefix)}`;
-  }
-
-  #viaFor(prefix: string): string {
-    return prefix.includes(':') ? this.#via.ipv6 : this.#via.ipv4;
+    return this.#all.withdraw(prefix, this.#via);
   }
 }

@@ -313,7 +313,13 @@ test('a port that is taken is the business of the process', { skip }, async () =
 function descriptors(pid: number): string[] {
   return readdirSync(`/proc/${pid}/fd`)
     .filter((fd) => Number(fd) > 2)
-    .map((fd) => `${fd} ${readlinkSync(`/proc/${pid}/fd/${fd}`)}`);
+    .flatMap((fd) => {
+      try {
+        return [`${fd} ${readlinkSync(`/proc/${pid}/fd/${fd}`)}`];
+      } catch {
+        return []; // closed meanwhile
+      }
+    });
 }
 
 function refused(port: number): Promise<boolean> {

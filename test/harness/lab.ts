@@ -232,6 +232,10 @@ export class Lab {
     const names = this.#namespaces();
     await ipBatch(names.map((name) => `netns add ${name}`));
     await each(names, (name) => run(['ip', '-n', name, 'link', 'set', 'lo', 'up']));
+    // A new namespace has what the machine has.
+    await each([...this.#roles], (role) =>
+      this.exec(this.namespace(role), ['sysctl', '-qw', 'net.ipv4.ip_forward=0']),
+    );
   }
 
   async #build(options: LabOptions): Promise<void> {
