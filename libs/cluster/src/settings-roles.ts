@@ -101,7 +101,7 @@ const CALLS: Record<PeerRole, readonly (keyof ServiceAddresses)[]> = {
   auth: [],
   portal: ['auth', 'catalog'],
   downloader: ['auth'],
-  'tunnel-node': ['portal', 'downloader'],
+  'tunnel-node': ['auth', 'portal', 'downloader'],
 };
 const LISTENS: Record<PeerRole, readonly ListenName[]> = {
   auth: ['auth'],
