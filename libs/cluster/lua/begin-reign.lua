@@ -15,9 +15,11 @@ redis.call('DEL', KEY .. 'expected')
 local newest = 0
 local beats = {}
 for _, text in ipairs(redis.call('HVALS', KEY .. 'nodes')) do
-  local node = cjson.decode(text)
-  beats[node.name] = tonumber(node.beat)
-  newest = math.max(newest, beats[node.name])
+  local node = nodeOf(text)
+  if node then
+    beats[node.name] = tonumber(node.beat)
+    newest = math.max(newest, beats[node.name])
+  end
 end
 for name, beat in pairs(beats) do
   if META[2] and beat > newest - 5000000 then redis.call('SADD', KEY .. 'expected', name) end

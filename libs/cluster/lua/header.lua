@@ -38,6 +38,29 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
+-- nil = no object of JSON: what stands in a key and was not written by a script of ours must not stop one.
+local function decoded(text)
+  local read, value = pcall(cjson.decode, text)
+  return read and type(value) == 'table' and value or nil
+end
+
+local function isWhole(value)
+  return type(value) == 'string' and string.match(value, '^%-?%d+$') ~= nil
+end
+
+-- Lua's JSON knows NaN, ours does not.
+local function isNumber(value)
+  return type(value) == 'number' and value == value
+end
+
+-- A record of the hash `nodes`; nil = it is none.
+local function nodeOf(text)
+  local node = text and decoded(text)
+  if not node or type(node.name) ~= 'string' then return nil end
+  if not isNumber(node.number) or not isNumber(node.tunnels) then return nil end
+  return isWhole(node.beat) and isWhole(node.offset) and node or nil
+end
+
 local NOW = readClock()
 local REIGN, PRIMARY, REPLICAS = readServer()
 -- The first text of every reply: how many replicas there are, and whose answer it is.
