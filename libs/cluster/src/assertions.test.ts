@@ -103,6 +103,26 @@ describe('a reign', () => {
     assert.equal(await sessions.find('00'), undefined);
   });
 
+  it('is another one when the keys of a server went that did not restart: who is connected stays', async (t) => {
+    const own = await RedisServer.start();
+    t.after(() => own.stop());
+    const redis = await Redis.open(own.settings, { windowMicros: 500_000n });
+    opened.push(redis);
+    const sessions = new RedisSessions({ redis, pollMillis: 10 });
+    t.after(() => sessions.close());
+    await until(async () => (await sessions.find('00')) === undefined);
+    const up = await claim(sessions, await create(sessions), 'c1');
+    const asserted: unknown[] = [];
+    sessions.onNewReign(() => void sessions.assert(here, [up]).then((verdicts) => asserted.push(verdicts)));
+    sessions.notices(here, () => undefined);
+    await own.cli('FLUSHALL');
+    await until(async () => asserted.length > 0);
+    assert.deepEqual(asserted, [[{ sessionId: up.id, kept: true }]]);
+    await until(async () => (await sessions.find('00')) === undefined);
+    assert.deepEqual({ ...(await sessions.find(up.tokenHash)), n: up.n }, up, 'the cookie is known still');
+    assert.equal((await claim(sessions, up, 'c2')).addresses.ipv4, up.addresses.ipv4);
+  });
+
   it('tells a node of the new reign with its mail', async () => {
     const { sessions } = await open();
     const heard: string[] = [];
