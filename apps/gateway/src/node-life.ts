@@ -49,7 +49,7 @@ export class NodeLife implements PeerNode {
   /** Newest tunnel when the draining began. */
   #newest = 0;
   #store: StoreSight = { answeredAt: undefined, silentSince: undefined };
-  #beating = false;
+  #beating: Promise<void> | undefined;
 
   constructor(parts: NodeLifeParts) {
     this.#parts = parts;
@@ -125,8 +125,10 @@ export class NodeLife implements PeerNode {
     await this.#moveAway();
   }
 
-  close(): void {
+  /** A heartbeat under way is waited for: it would write the record of a node that has left. */
+  async close(): Promise<void> {
     clearInterval(this.#timer);
+    await this.#beating;
   }
 
   async #moveAway(): Promise<void> {
@@ -153,9 +155,16 @@ export class NodeLife implements PeerNode {
     return since !== undefined && this.#monotonic() - since >= DRAIN_DEADLINE_SECONDS * 1000;
   }
 
+  /** One at a time: a store that does not answer holds up the heartbeat and nothing else. */
   async #beat(): Promise<void> {
     if (this.#beating) return;
-    this.#beating = true;
+    this.#beating = this.#tell();
+    await this.#beating;
+    this.#beating = undefined;
+  }
+
+  /** Never rejects. */
+  async #tell(): Promise<void> {
     const { nodes, peers, announcement, tunnels, lifecycle, log, now } = this.#parts;
     const { version, state } = lifecycle.status();
     const begun = this.#monotonic();
@@ -174,8 +183,6 @@ export class NodeLife implements PeerNode {
     } catch (error) {
       if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the heartbeat failed');
       this.#store = { ...this.#store, silentSince: this.#store.silentSince ?? begun };
-    } finally {
-      this.#beating = false;
     }
   }
 

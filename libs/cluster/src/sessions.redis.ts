@@ -238,6 +238,15 @@ export class RedisSessions implements Sessions, Assertions {
     return this.#slices(SCRIPTS.announce, { node: name, incarnation, limit: SLICE }, false);
   }
 
+  async leasesOf({ name, incarnation }: NodeIdentity): Promise<string[]> {
+    for (const ids: string[] = []; ;) {
+      const args = { node: name, incarnation, from: ids.at(-1) ?? '', limit: LEASES_PAGE };
+      const page = await this.#run(SCRIPTS.leases, args);
+      ids.push(...page.map(String));
+      if (page.length < LEASES_PAGE) return ids;
+    }
+  }
+
   notices(node: NodeIdentity, deliver: (notices: Notice[]) => void): () => void {
     for (const older of this.#mail) if (older.isOf(node)) older.stop();
     const mail = new Mail(node, deliver, (args) => this.#run(SCRIPTS.mail, args), this.#pollMillis);
@@ -471,6 +480,7 @@ const SCRIPTS = {
   change: loadScript('change', SESSION_PARTS),
   endUser: loadScript('end-user', SESSION_PARTS),
   announce: loadScript('announce', ['records']),
+  leases: loadScript('leases', ['records']),
   mail: loadScript('mail', ['records']),
   sweep: loadScript('sweep', SESSION_PARTS),
   pools: loadScript('pools', SESSION_PARTS),
@@ -485,6 +495,8 @@ export const SLICE = 20;
 
 /** Sessions of one page of `list`. */
 const PAGE = 500;
+/** Leases of a node: read from the index alone. */
+export const LEASES_PAGE = 1000;
 /** Of a search by id, most of which is not wanted. */
 const PREFIX_PAGE = 2000;
 /** Records that one script reads. */
