@@ -73,7 +73,7 @@ function testsUnder(project, folder, folderInDist) {
   if (!existsSync(base)) return [];
   return readdirSync(base, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && entry.name.endsWith('.test.ts'))
-    .map((entry) => relative(base, join(entry.path, entry.name)))
+    .map((entry) => relative(base, join(entry.parentPath, entry.name)))
     .sort()
     .map((path) => ({
       source: join(project, folder, path),

@@ -1,6 +1,6 @@
 /** The client's end of a CSTP channel, and IP packets to send through it. PROTOCOL §6.6. */
 import type { TlsClient } from './tls-client.ts';
-import { eventually } from './run.ts';
+import { eventually, PATIENCE_MS } from './run.ts';
 
 export interface Frame {
   type: number;
@@ -55,11 +55,11 @@ export class CstpChannel {
     return eventually(
       `frame of type ${type}`,
       () => this.frames.slice(options.from ?? 0).find((one) => one.type === type),
-      options.timeoutMs ?? 10_000,
+      options.timeoutMs ?? PATIENCE_MS,
     );
   }
 
-  whenClosed(timeoutMs = 10_000): Promise<boolean> {
+  whenClosed(timeoutMs = PATIENCE_MS): Promise<boolean> {
     return eventually('the gateway closes the channel', () => this.closed, timeoutMs);
   }
 

@@ -20,7 +20,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a claim does not raise the epoch',
     script: 'claim',
-    from: "local epoch = math.max(number(record, 'le') + 1, NOW, tonumber(ARGS.seen) + 1)",
+    from: "local epoch = math.max(number(record, 'le') + 1, NOW, seen + 1)",
     to: "local epoch = number(record, 'le')",
   },
   {

@@ -1,6 +1,5 @@
 import type { Log } from '@sallyport/chassis';
 import {
-  isAlive,
   StoreUnavailable,
   type NodeRecord,
   type Nodes,
@@ -21,8 +20,6 @@ export interface ClusterNodesParts {
   /** Nodes that lived when the store last answered; absent = those of the last question. */
   known?: () => readonly NodeRecord[];
   log: Log;
-  /** µs. */
-  now: () => bigint;
 }
 
 /** All nodes as one: what operators ask of any process is answered for the whole cluster. */
@@ -60,9 +57,8 @@ export class ClusterNodes implements NodeService {
 
   /** They are asked without the store, so those that lived when it last answered will do. */
   async #alive(): Promise<readonly NodeRecord[]> {
-    const now = this.#parts.now();
     try {
-      this.#known = (await this.#parts.nodes.list()).filter((record) => isAlive(record, now));
+      this.#known = (await this.#parts.nodes.list()).filter(({ alive }) => alive);
     } catch (error) {
       if (!(error instanceof StoreUnavailable)) throw error;
       if (this.#parts.known) this.#known = this.#parts.known();

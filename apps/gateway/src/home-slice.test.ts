@@ -171,7 +171,6 @@ class Node {
       settings: () => settingsOf(this.pools, facts),
       returnPath: { settle: (home) => void (this.home = home) },
       log: createLog({ name: 'test', level: 'silent' }),
-      now: () => world.now,
       isolated: () => this.isIsolated,
     });
   }

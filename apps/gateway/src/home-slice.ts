@@ -1,12 +1,10 @@
 import type { Log } from '@sallyport/chassis';
 import {
   homePlanOf,
-  isAlive,
   poolsOf,
   StoreUnavailable,
-  type Clock,
+  type ListedNode,
   type NodeIdentity,
-  type NodeRecord,
   type Nodes,
   type Settings,
 } from '@sallyport/cluster';
@@ -22,8 +20,6 @@ export interface HomeSliceParts {
   /** Others take the sessions of this node. Absent = there are no others. */
   isolated?: () => boolean;
   log: Log;
-  /** µs since 1970. */
-  now: Clock;
 }
 
 /**
@@ -77,7 +73,7 @@ export class HomeSlice {
       this.#drop(isolated ? 'it is isolated' : 'the pools or the slices have changed');
     if (key === '') return;
     const { nodes, log } = this.#parts;
-    let all: NodeRecord[];
+    let all: ListedNode[];
     try {
       all = await nodes.list();
     } catch (error) {
@@ -87,15 +83,14 @@ export class HomeSlice {
     this.#decide(all, { plan, home, key });
   }
 
-  #decide(all: readonly NodeRecord[], { plan, home, key }: Wanted & { key: string }): void {
-    const { node, settings, returnPath, log, now } = this.#parts;
+  #decide(all: readonly ListedNode[], { plan, home, key }: Wanted & { key: string }): void {
+    const { node, settings, returnPath, log } = this.#parts;
     const own = all.find(({ name, incarnation }) => name === node.name && incarnation === node.incarnation);
     if (!own?.home?.endsWith(` ${plan}`)) return;
-    const storeNow = now() - own.clockOffset;
     const rivals = all.filter(
       (other) =>
         other.name !== node.name &&
-        isAlive(other, storeNow) &&
+        other.alive &&
         (other.home ?? '') !== '' &&
         (other.number === settings().node.number || !other.home?.endsWith(` ${plan}`)),
     );
@@ -115,7 +110,7 @@ export class HomeSlice {
     this.#parts.log.warn({ reason }, 'this node announces its clients one by one');
   }
 
-  #warn(rivals: readonly NodeRecord[]): void {
+  #warn(rivals: readonly ListedNode[]): void {
     const names = rivals.map(({ name }) => name).join(', ');
     if (names !== '' && names !== this.#contradicted) this.#parts.log.warn({ nodes: names }, CONTRADICTION);
     this.#contradicted = names;

@@ -85,7 +85,7 @@ async function start(
     notReady: () => life?.notReady() ?? [],
   });
   const nodes = new MemoryNodes(now);
-  const home = new HomeSlice({ nodes, node, settings, returnPath, log, now });
+  const home = new HomeSlice({ nodes, node, settings, returnPath, log });
   closers.push(() => home.close());
   const announcement = {
     ...{ ...node, number: settings().node.number, address: '' },

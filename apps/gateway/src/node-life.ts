@@ -179,7 +179,7 @@ export class NodeLife implements PeerNode {
       );
       this.#store = { answeredAt: begun, silentSince: undefined };
       this.#take(record.drain);
-      await peers?.look(record.beatAt);
+      await peers?.look();
     } catch (error) {
       if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the heartbeat failed');
       this.#store = { ...this.#store, silentSince: this.#store.silentSince ?? begun };

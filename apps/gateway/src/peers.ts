@@ -1,13 +1,6 @@
 /** The other nodes of the cluster, as this one knows them, also while the store is away. */
 import { connect } from 'node:net';
-import {
-  isAlive,
-  type Micros,
-  type NodeIdentity,
-  type NodeRecord,
-  type Nodes,
-  type PeerNode,
-} from '@sallyport/cluster';
+import { type NodeIdentity, type NodeRecord, type Nodes, type PeerNode } from '@sallyport/cluster';
 
 export interface PeersParts {
   nodes: Pick<Nodes, 'list'>;
@@ -43,16 +36,12 @@ export class Peers {
     return this.#alive;
   }
 
-  /**
-   * Reads the table of nodes when it is time. Called after each heartbeat.
-   * @param now by the store's clock.
-   * @throws StoreUnavailable
-   */
-  async look(now: Micros): Promise<void> {
+  /** Reads the table of nodes when it is time. Called after each heartbeat. @throws StoreUnavailable */
+  async look(): Promise<void> {
     const { nodes, monotonic } = this.#parts;
     const begun = monotonic();
     if (begun - this.#lookedAt < this.#alive.length * LOOK_MS_PER_NODE) return;
-    this.#alive = (await nodes.list()).filter((record) => isAlive(record, now));
+    this.#alive = (await nodes.list()).filter(({ alive }) => alive);
     this.#lookedAt = begun;
   }
 

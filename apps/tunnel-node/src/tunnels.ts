@@ -330,7 +330,6 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 
   #handleNotice(notice: Notice): void {
-    if (notice.upToEpoch > this.#seenEpoch) this.#seenEpoch = notice.upToEpoch;
     this.#lost.add(notice.sessionId, notice.upToEpoch, notice.reason, this.now());
     const tunnel = this.#bySession.get(notice.sessionId);
     if (tunnel === undefined || tunnel.lease.epoch > notice.upToEpoch) return;
@@ -434,7 +433,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
 
   /** Tunnels that the store gave to others, or whose sessions have ended. */
   lose(notices: readonly Notice[]): void {
-    for (const notice of notices) this.#handleNotice(notice);
+    for (const notice of notices) {
+      if (notice.upToEpoch > this.#seenEpoch) this.#seenEpoch = notice.upToEpoch;
+      this.#handleNotice(notice);
+    }
   }
 
   /** What a store that forgot must be told (C1): the session of each tunnel, and those that ended here lately. */
@@ -443,7 +445,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return [...live, ...this.#ended.list(this.wallNow())];
   }
 
-  /** From the node that has claimed them: the fast path beside the notices, and handled like one. */
+  /**
+   * From the node that has claimed them: the fast path beside the notices, and handled like one. Only the store says which
+   * epochs there are: what a node tells must not reach the claims of others.
+   */
   release(releases: readonly Release[]): void {
     for (const { sessionId, upToEpoch } of releases)
       this.#handleNotice({ sessionId, upToEpoch, reason: 'superseded' });

@@ -231,9 +231,10 @@ local function poolKey(cidr)
 end
 
 local function forgetRest(family, entry, info)
-  local by = cjson.decode(info)
+  local by = decoded(info)
   redis.call('HDEL', KEY .. 'rested', entry)
   redis.call('ZREM', KEY .. 'rest' .. family, entry)
+  if not by or type(by.p) ~= 'string' or type(by.u) ~= 'string' then return end
   redis.call('ZREM', poolKey(by.p), entry)
   if redis.call('HGET', KEY .. 'last' .. family, by.u) == entry then redis.call('HDEL', KEY .. 'last' .. family, by.u) end
 end

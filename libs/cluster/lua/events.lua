@@ -51,7 +51,8 @@ end
 function ACTIONS.size()
   local oldest = redis.call('XRANGE', STREAM, '-', '+', 'COUNT', 1)[1]
   local lag = oldest and math.max(0, math.floor(NOW / 1000) - tonumber(string.match(oldest[1], '^%d+'))) or 0
-  return { HEAD, redis.call('XLEN', STREAM), redis.call('MEMORY', 'USAGE', STREAM) or 0, lag }
+  return { HEAD, redis.call('XLEN', STREAM), redis.call('MEMORY', 'USAGE', STREAM) or 0, lag,
+    redis.call('EXISTS', HOLD) }
 end
 
 function ACTIONS.hold()

@@ -1,7 +1,7 @@
 -- What every script begins with: its arguments, the clock, the reign.
 --
 -- KEYS[1]  {CLUSTER}:meta; all other keys have the same tag and so the same slot
--- ARGV[1]  JSON: clock (µs as text; '' = Redis TIME), reign ('' = the server's replication id), seed (of random draws),
+-- ARGV[1]  JSON: clock (µs as text; '' = Redis TIME), reign (its name; '' = made of the server's replication id), seed (of random draws),
 --          away (µs without a sign of life that count as "the store was away"; 0 = off), window (µs that nodes have to
 --          assert their tunnels in a new reign), restore (µs that the rest may take to come back from Kafka; 0 = there is
 --          no Kafka), events (length at which the event stream loses its oldest; 0 = never)
@@ -38,17 +38,45 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
+-- nil = no object of JSON: what stands in a key and was not written by a script of ours must not stop one.
+local function decoded(text)
+  local read, value = pcall(cjson.decode, text)
+  return read and type(value) == 'table' and value or nil
+end
+
+local function isWhole(value)
+  return type(value) == 'string' and string.match(value, '^%-?%d+$') ~= nil
+end
+
+-- Lua's JSON knows NaN, ours does not.
+local function isNumber(value)
+  return type(value) == 'number' and value == value
+end
+
+-- A record of the hash `nodes`; nil = it is none.
+local function nodeOf(text)
+  local node = text and decoded(text)
+  if not node or type(node.name) ~= 'string' then return nil end
+  if not isNumber(node.number) or not isNumber(node.tunnels) then return nil end
+  return isWhole(node.beat) and isWhole(node.offset) and node or nil
+end
+
 local NOW = readClock()
-local REIGN, PRIMARY, REPLICAS = readServer()
--- The first text of every reply: how many replicas there are, and whose answer it is.
-local HEAD = REPLICAS .. ' ' .. REIGN
+local SERVER, PRIMARY, REPLICAS = readServer()
 if not PRIMARY then return redis.error_reply('READONLY this server is a replica') end
 
-local META = redis.call('HMGET', KEYS[1], 'v', 'reign', 'alive', 'away', 'until', 'restoring')
+local META = redis.call('HMGET', KEYS[1], 'v', 'reign', 'alive', 'away', 'until', 'restoring', 'began')
+-- A server whose keys went (FLUSHALL) keeps its id, so the name of a reign says also when it began.
+local function reignOf(began)
+  return began and began ~= '' and SERVER .. '.' .. began or SERVER
+end
+local REIGN = reignOf(META[7])
+-- The first text of every reply: how many replicas there are, and whose answer it is.
+local HEAD = REPLICAS .. ' ' .. REIGN
 if META[1] and tonumber(META[1]) > VERSION then
   return redis.error_reply('NEWER keys of version ' .. META[1])
 end
-if META[2] ~= REIGN and SCRIPT ~= 'begin-reign' then return redis.error_reply('REIGN another one begins') end
+if META[2] ~= SERVER and SCRIPT ~= 'begin-reign' then return redis.error_reply('REIGN another one begins') end
 -- How long the store was away in all, µs: parked sessions do not age meanwhile (CLUSTER.md C12).
 local AWAY = tonumber(META[4] or '0')
 math.randomseed(tonumber(HEADER.seed))

@@ -3,7 +3,7 @@ markAlive()
 local node = ARGS.node
 node.beat = digits(NOW)
 node.offset = digits(tonumber(ARGS.clock) - NOW)
-local present = redis.call('HGET', KEY .. 'nodes', node.name)
-if present then node.drain = cjson.decode(present).drain end
+local present = nodeOf(redis.call('HGET', KEY .. 'nodes', node.name))
+if present then node.drain = present.drain == true end
 redis.call('HSET', KEY .. 'nodes', node.name, cjson.encode(node))
 return { HEAD, cjson.encode(node) }

@@ -22,8 +22,10 @@ local function settle(id, record, plan, yields)
     local entry = record['b' .. family]
     local other = entry and occupant(family, string.sub(entry, 1, -3), plan[family].length)
     if other and other ~= id then
-      rivals[other] = load(other)
-      if yields or isHigher(record, rivals[other]) then return true end
+      local rival = load(other)
+      -- nil = its record is none: that holds no address.
+      if rival and (yields or isHigher(record, rival)) then return true end
+      rivals[other] = rival
     end
   end
   for other, rival in pairs(rivals) do toEnded(other, rival, 'address-taken') end

@@ -13,6 +13,8 @@
 -- Indexes, changed only by `transition`: users, node:NAME, due, tombstones, parked:LIST, parked-lists, meta.a, .u, .p
 
 local FAMILIES = { '4', '6' }
+-- EPOCH_LEAD_MICROS of session.ts. Above it a double has no next one soon: epochs would not rise any more.
+local EPOCH_LEAD = 86400000000
 
 local BINS = {}
 -- Remembers: one script asks for the same id many times.

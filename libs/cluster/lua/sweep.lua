@@ -10,8 +10,8 @@ if isAsserting() then return { HEAD, 0, 0, 'asserting' } end
 -- CLUSTER.md C13: a jump of the store's clock must not end everybody.
 local offsets = {}
 for _, text in ipairs(redis.call('HVALS', KEY .. 'nodes')) do
-  local node = cjson.decode(text)
-  if math.abs(NOW - tonumber(node.beat)) < FRESH then offsets[#offsets + 1] = tonumber(node.offset) end
+  local node = nodeOf(text)
+  if node and math.abs(NOW - tonumber(node.beat)) < FRESH then offsets[#offsets + 1] = tonumber(node.offset) end
 end
 table.sort(offsets)
 local median = offsets[math.ceil(#offsets / 2)]

@@ -63,7 +63,7 @@ export class FakeEventStream implements EventStream {
     const bytes = this.entries.reduce((sum, entry) => sum + entry.data.length + 50, 0);
     const [oldest] = this.entries;
     const lagMillis = oldest === undefined ? 0 : this.now - Number.parseInt(oldest.id, 10);
-    return { entries: this.entries.length, bytes, lagMillis };
+    return { entries: this.entries.length, bytes, lagMillis, statsHeld: this.statsHeld };
   }
 
   async holdStats(hold: boolean): Promise<void> {

@@ -110,13 +110,34 @@ describe('the cap of the stream in a real Redis', () => {
     });
     assert.equal(await checkpoint(3n), 1, 'there is room again');
   });
+
+  it('allows statistics again, whichever reader held them', async (t) => {
+    const server = await RedisServer.start();
+    t.after(() => server.stop());
+    const redis = await Redis.open(server.settings, { windowMicros: 0n });
+    t.after(() => redis.close());
+    const stream = new RedisEventStream(redis);
+    const [first, second] = [new StreamCap(stream, CAP_BYTES), new StreamCap(stream, CAP_BYTES)];
+    const append = (characters: number) =>
+      redis.call('XADD', `${redis.prefix}events`, '*', 'k', '', 't', 'x', 'd', 'x'.repeat(characters));
+    assert.equal((await second.check()).level, 'normal');
+    await append(CAP_BYTES * 0.6);
+    await append(CAP_BYTES * 0.3);
+    assert.equal((await first.check()).level, 'stats-held');
+    await redis.call('XTRIM', `${redis.prefix}events`, 'MAXLEN', 0);
+    await append(CAP_BYTES * 0.6);
+    assert.equal((await second.check()).level, 'stats-held', 'not before there is much room');
+    await redis.call('XTRIM', `${redis.prefix}events`, 'MAXLEN', 0);
+    assert.equal((await second.check()).level, 'normal');
+    assert.equal((await stream.size()).statsHeld, false);
+  });
 });
 
 describe('the event stream with a replica', () => {
   it('gives no entry that the replica has not confirmed', async () => {
     const group = await startSentinelGroup();
     const [, replica] = group.servers;
-    const redis = await Redis.open(group.settings, { deadlineMillis: 1500 });
+    const redis = await Redis.open(group.settings);
     try {
       const stream = new RedisEventStream(redis);
       await redis.call('XADD', `${redis.prefix}events`, '*', 'k', '', 't', 'x', 'd', '{}');

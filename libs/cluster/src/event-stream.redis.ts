@@ -41,8 +41,13 @@ export class RedisEventStream implements EventStream {
   }
 
   async size(): Promise<StreamSize> {
-    const [entries, bytes, lagMillis] = await this.#run({ how: 'size' });
-    return { entries: Number(entries), bytes: Number(bytes), lagMillis: Number(lagMillis) };
+    const [entries, bytes, lagMillis, held] = await this.#run({ how: 'size' });
+    return {
+      entries: Number(entries),
+      bytes: Number(bytes),
+      lagMillis: Number(lagMillis),
+      statsHeld: held === 1,
+    };
   }
 
   async holdStats(hold: boolean): Promise<void> {

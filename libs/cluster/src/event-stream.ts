@@ -44,6 +44,8 @@ export interface StreamSize {
   bytes: number;
   /** Age of the oldest entry, ms; 0 = there is none. */
   lagMillis: number;
+  /** `holdStats` holds, whoever asked for it. */
+  statsHeld: boolean;
 }
 
 /** All methods reject with `StoreUnavailable` when the store does not answer. */

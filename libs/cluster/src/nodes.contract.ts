@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Clock } from './clock.ts';
-import { isAlive, type NodeReport, type Nodes } from './nodes.ts';
+import type { NodeReport, Nodes } from './nodes.ts';
 import { TestClock } from './session.fake.ts';
 
 /** The rules that every form of the table of nodes keeps. */
@@ -25,14 +25,25 @@ export function nodesContract(name: string, open: (clock: Clock) => Promise<Node
       clock.pass(2);
       const told = await nodes.heartbeat(report('n1', { tunnels: 5, home: 'has a' }), clock.now + 700n);
       assert.deepEqual([told.clockOffset, told.home], [700n, 'has a']);
-      assert.deepEqual((await nodes.list())[0], told);
+      assert.deepEqual((await nodes.list())[0], { ...told, alive: true });
       clock.pass(1);
       assert.deepEqual(
-        (await nodes.list()).map((node) => [node.name, node.unready, isAlive(node, clock.now)]),
+        (await nodes.list()).map((node) => [node.name, node.unready, node.alive]),
         [
           ['n1', false, true],
           ['n2', true, false],
         ],
+      );
+    });
+
+    it('takes a node for alive by the time of its heartbeat here, wherever its own clock stands', async () => {
+      const clock = new TestClock();
+      const nodes = await open(clock.read);
+      await nodes.heartbeat(report('n1'), clock.now - 3_600_000_000n);
+      await nodes.heartbeat(report('n2'), clock.now + 3_600_000_000n);
+      assert.deepEqual(
+        (await nodes.list()).map((node) => node.alive),
+        [true, true],
       );
     });
 

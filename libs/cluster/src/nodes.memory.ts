@@ -1,6 +1,13 @@
 import type { Clock } from './clock.ts';
 import { systemClock } from './clock.ts';
-import { NODE_FORGOTTEN_MICROS, type NodeRecord, type NodeReport, type Nodes } from './nodes.ts';
+import {
+  listed,
+  NODE_FORGOTTEN_MICROS,
+  type ListedNode,
+  type NodeRecord,
+  type NodeReport,
+  type Nodes,
+} from './nodes.ts';
 import type { Micros, NodeIdentity } from './session.ts';
 
 /** The nodes of one process: usually one. */
@@ -20,12 +27,14 @@ export class MemoryNodes implements Nodes {
     return record;
   }
 
-  async list(): Promise<NodeRecord[]> {
+  async list(): Promise<ListedNode[]> {
     const now = this.#clock();
     for (const [name, node] of this.#nodes) {
       if (now - node.beatAt > NODE_FORGOTTEN_MICROS) this.#nodes.delete(name);
     }
-    return [...this.#nodes.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    return [...this.#nodes.values()]
+      .map((node) => listed(node, now))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
   async drain(name: string, wanted: boolean): Promise<boolean> {

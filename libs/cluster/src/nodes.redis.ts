@@ -1,4 +1,11 @@
-import { NODE_FORGOTTEN_MICROS, type NodeRecord, type NodeReport, type Nodes } from './nodes.ts';
+import {
+  listed,
+  NODE_FORGOTTEN_MICROS,
+  type ListedNode,
+  type NodeRecord,
+  type NodeReport,
+  type Nodes,
+} from './nodes.ts';
 import type { Scripts } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import type { Micros, NodeIdentity } from './session.ts';
@@ -16,9 +23,13 @@ export class RedisNodes implements Nodes {
     return decodeNode(String(text));
   }
 
-  async list(): Promise<NodeRecord[]> {
-    const nodes = await this.#redis.run(SCRIPTS.nodes, { forget: NODE_FORGOTTEN_MICROS });
-    return nodes.map((text) => decodeNode(String(text))).sort((a, b) => (a.name < b.name ? -1 : 1));
+  async list(): Promise<ListedNode[]> {
+    const [now, ...nodes] = await this.#redis.run(SCRIPTS.nodes, { forget: NODE_FORGOTTEN_MICROS });
+    const time = BigInt(String(now));
+    return nodes
+      .flatMap((text) => readNode(String(text)))
+      .map((node) => listed(node, time))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
   async drain(name: string, wanted: boolean): Promise<boolean> {
@@ -37,6 +48,15 @@ const SCRIPTS = {
   drain: loadScript('drain-node'),
   leave: loadScript('leave'),
 };
+
+/** The script has left out what is no node, but Lua takes more for JSON than it is. */
+function readNode(text: string): NodeRecord[] {
+  try {
+    return [decodeNode(text)];
+  } catch {
+    return [];
+  }
+}
 
 function decodeNode(text: string): NodeRecord {
   const value: unknown = JSON.parse(text);

@@ -20,6 +20,12 @@ export interface NodeRecord extends NodeIdentity {
   clockOffset: Micros;
 }
 
+/** As the table lists it. */
+export interface ListedNode extends NodeRecord {
+  /** Heard of in the last `NODE_DEAD_MICROS`, by the store's clock: that of the reader may be off. */
+  alive: boolean;
+}
+
 /** What a node tells about itself. */
 export type NodeReport = Omit<NodeRecord, 'drain' | 'beatAt' | 'clockOffset'>;
 
@@ -34,17 +40,17 @@ export interface Nodes {
    * @returns its record: whether an operator wants it drained is news.
    */
   heartbeat(report: NodeReport, clock: Micros): Promise<NodeRecord>;
-  /** All nodes that were heard of in the last day, by name. `isAlive` tells which of them live. */
-  list(): Promise<NodeRecord[]>;
+  /** All nodes that were heard of in the last day, by name. */
+  list(): Promise<ListedNode[]>;
   /** Sets or clears the drain flag, which outlives the node's process. @returns false = no such node. */
   drain(name: string, wanted: boolean): Promise<boolean>;
   /** Forgets a node, if it is still this incarnation: it stops on purpose. */
   leave(node: NodeIdentity): Promise<void>;
 }
 
-/** @param now the store's clock, or one near it. */
-export function isAlive(node: NodeRecord, now: Micros): boolean {
-  return now - node.beatAt < NODE_DEAD_MICROS;
+/** For the forms of the table. @param now by the store's clock. */
+export function listed(node: NodeRecord, now: Micros): ListedNode {
+  return { ...node, alive: now - node.beatAt < NODE_DEAD_MICROS };
 }
 
 /** A node that has missed this much is dead: no call to it is waited for. */

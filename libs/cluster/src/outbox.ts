@@ -212,7 +212,8 @@ export class Outbox {
     const now = this.#options.clock();
     if (now - this.#capCheckedAt < CAP_CHECK_EVERY) return;
     this.#capCheckedAt = now;
-    Object.assign(this.#status, await this.#cap.check());
+    const { entries, bytes, lagMillis, level } = await this.#cap.check();
+    Object.assign(this.#status, { entries, bytes, lagMillis, level });
   }
 
   async #resync(batch: StreamBatch): Promise<RoundResult> {

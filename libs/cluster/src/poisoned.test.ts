@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { RedisNodes } from './nodes.redis.ts';
 import { RedisServer } from './redis-server.fake.ts';
 import { Redis } from './redis.ts';
 import { sampleClaim, sampleLogin } from './session.fake.ts';
@@ -74,6 +75,22 @@ describe('V38: a session record that is none', () => {
     });
   }
 
+  it('does not keep its address from a tunnel that asserts it', async () => {
+    const { redis, sessions } = await open('poison-address');
+    const node = { name: 'n1', incarnation: 'i1' };
+    const [first, second] = await Promise.all([sessions.create(login()), sessions.create(login())]);
+    const [broken, up] = [
+      await sessions.claim({ ...sampleClaim(first.tokenHash, 'c1'), node }),
+      await sessions.claim({ ...sampleClaim(second.tokenHash, 'c2'), node }),
+    ];
+    assert.ok(broken.ok && up.ok);
+    await redis.call('SET', `${redis.prefix}s:${first.id}`, 'not json {{{');
+    await redis.call('DEL', `${redis.prefix}s:${second.id}`);
+    const asserted = { ...up.session, addresses: broken.session.addresses };
+    assert.deepEqual(await sessions.assert(node, [asserted]), [{ sessionId: second.id, kept: true }]);
+    assert.deepEqual((await sessions.get(second.id))?.addresses, broken.session.addresses);
+  });
+
   it('fields that nobody knows, and times that are to come, change nothing for who it belongs to', async () => {
     const { redis, sessions } = await open('poison-fields');
     const { id, tokenHash } = await sessions.create(login());
@@ -94,6 +111,65 @@ describe('V38: a session record that is none', () => {
     assert.equal((await sessions.get(id))?.state, 'up');
     assert.equal(await sessions.end(id, 'terminated'), true);
   });
+});
+
+const NOW = 1_700_000_000_000_000n;
+const NODE_POISONS: [string, string][] = [
+  ['no text', ''],
+  ['no JSON', 'not json {{{'],
+  ['JSON that breaks off', '{"name":"n2","beat":'],
+  ['null', 'null'],
+  ['a number', '7'],
+  ['no node', '{}'],
+  ['no heartbeat', '{"name":"n2","number":2,"tunnels":0,"offset":"0"}'],
+  ['a heartbeat that is no time', '{"name":"n2","number":2,"tunnels":0,"beat":"soon","offset":"0"}'],
+  ['an object as name', '{"name":{},"number":2,"tunnels":0,"beat":"1","offset":"0"}'],
+  ['what only Lua takes for JSON', `{"name":"n2","number":2,"tunnels":NaN,"beat":"${NOW}","offset":"0"}`],
+  ['lists without end', `{"deep":${'['.repeat(5000)}${']'.repeat(5000)}}`],
+];
+
+describe('V38: a record of a node that is none', () => {
+  let server: RedisServer;
+  const opened: Redis[] = [];
+  const clock = { now: NOW };
+
+  before(async () => {
+    server = await RedisServer.start();
+  });
+  after(async () => {
+    await Promise.all(opened.map((redis) => redis.close()));
+    await server.stop();
+  });
+
+  for (const [number, [what, poison]] of NODE_POISONS.entries()) {
+    it(`${what}: the others are listed, sessions are swept, a reign begins, and a heartbeat mends it`, async () => {
+      let reign = 'first';
+      const settings = { ...server.settings, cluster: `node-poison-${number}` };
+      const redis = await Redis.open(settings, { clock: () => clock.now, reign: () => reign });
+      opened.push(redis);
+      const [nodes, sessions] = [new RedisNodes(redis), new RedisSessions({ redis })];
+      const beat = (name: string) =>
+        nodes.heartbeat(
+          { name, incarnation: 'i1', number: 1, address: '', version: '', tunnels: 0, unready: false },
+          clock.now,
+        );
+      const poisoned = () => redis.call('HSET', `${redis.prefix}nodes`, 'n2', poison);
+      const names = async () => (await nodes.list()).map(({ name }) => name);
+      await beat('n1');
+      await poisoned();
+      reign = 'second';
+      assert.equal((await sessions.counts()).up, 0, 'the reign begins');
+      await sessions.assert({ name: 'n1', incarnation: 'i1' }, []);
+      assert.equal(await sessions.find('00'), undefined, 'only those that live were waited for');
+      await sessions.sweep();
+      assert.equal(await nodes.drain('n2', true), false);
+      await nodes.leave({ name: 'n2', incarnation: 'i1' });
+      assert.deepEqual(await names(), ['n1']);
+      await poisoned();
+      assert.equal((await beat('n2')).drain, false);
+      assert.deepEqual(await names(), ['n1', 'n2']);
+    });
+  }
 });
 
 /** As the scripts find it, bytes and all. */

@@ -38,7 +38,7 @@ export interface RedisOptionsOfOurs {
   eventsLimit?: number;
   /** In place of Redis TIME: for tests and the model. */
   clock?: Clock;
-  /** In place of the server's replication id: for the model. */
+  /** Name of the reign, in place of one made of the server's replication id: for the model. */
   reign?: () => string;
   /** Seed of a script's random draws, below 2^31. */
   seed?: () => number;

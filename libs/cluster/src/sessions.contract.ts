@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import type { Reason } from '@sallyport/protocol';
 import type { Clock } from './clock.ts';
 import { sampleClaim, sampleLogin } from './session.fake.ts';
+import { EPOCH_LEAD_MICROS } from './session.ts';
 import { seconds } from './session-decisions.ts';
 import { addressesContract } from './sessions-addresses.contract.ts';
 import { homeContract } from './sessions-home.contract.ts';
@@ -256,6 +257,14 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
         const third = await up(session, { seenEpoch: seen });
         assert.ok(third.lease.epoch > seen);
         assert.ok((await up(session)).lease.epoch > third.lease.epoch);
+      });
+
+      it('takes no seen epoch that is further ahead than EPOCH_LEAD_MICROS: epochs would not rise any more', async () => {
+        const session = await login();
+        const most = world.clock.now + EPOCH_LEAD_MICROS;
+        for (const seenEpoch of [2n ** 63n - 1n, most + 1n])
+          assert.ok((await up(session, { seenEpoch })).lease.epoch <= world.clock.now + 5n);
+        assert.equal((await up(session, { seenEpoch: most })).lease.epoch, most + 1n);
       });
 
       it('gives a repeated claim of one connection the same lease, without a notice', async () => {

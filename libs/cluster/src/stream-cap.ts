@@ -12,7 +12,6 @@ export type StreamLevel = 'normal' | 'stats-held' | 'full';
 export class StreamCap {
   readonly #stream: EventStream;
   readonly #capBytes: number;
-  #held = false;
 
   constructor(stream: EventStream, capBytes = DEFAULT_EVENTS_MAX_BYTES) {
     this.#stream = stream;
@@ -24,21 +23,17 @@ export class StreamCap {
     let size = await this.#stream.size();
     const { entries, bytes } = size;
     const full = bytes >= this.#capBytes && entries > 0;
-    if (bytes >= this.#capBytes * HOLD_STATS_AT) await this.#holdStats(true);
-    else if (bytes < this.#capBytes * ALLOW_STATS_BELOW) await this.#holdStats(false);
+    // What the store says counts, not what this reader did: another one may have held them and died.
+    let held = size.statsHeld;
+    if (bytes >= this.#capBytes * HOLD_STATS_AT) held = true;
+    else if (bytes < this.#capBytes * ALLOW_STATS_BELOW) held = false;
+    if (held !== size.statsHeld) await this.#stream.holdStats(held);
     if (full) {
       const excess = 1 - (this.#capBytes * DROP_TO) / bytes;
       await this.#stream.dropOldest(Math.max(1, Math.ceil(entries * excess)));
       size = await this.#stream.size();
     }
-    return { level: full ? 'full' : this.#held ? 'stats-held' : 'normal', ...size };
-  }
-
-  async #holdStats(hold: boolean): Promise<void> {
-    // Written again each time while it holds: the flag may be one of the things that a store forgets.
-    if (!hold && !this.#held) return;
-    await this.#stream.holdStats(hold);
-    this.#held = hold;
+    return { ...size, statsHeld: held, level: full ? 'full' : held ? 'stats-held' : 'normal' };
   }
 }
 

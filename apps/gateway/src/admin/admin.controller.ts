@@ -5,7 +5,6 @@ import type { Log } from '@sallyport/chassis';
 import {
   accountOrder,
   FAILURE_SPAN_SECONDS,
-  isAlive,
   StoreUnavailable,
   type Accounts,
   type EventLog,
@@ -187,8 +186,7 @@ export class AdminController {
 
   @GrpcMethod('AdminService', 'ListNodes')
   async listNodes(): Promise<wire.ListNodesResponse> {
-    const { nodes, now } = this.#parts;
-    return { nodes: (await nodes.list()).map((node) => nodeMessage(node, isAlive(node, now()))) };
+    return { nodes: (await this.#parts.nodes.list()).map(nodeMessage) };
   }
 
   @GrpcMethod('AdminService', 'Drain')

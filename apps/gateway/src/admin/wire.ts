@@ -2,7 +2,7 @@
  * The messages of libs/cluster/proto/admin.proto as JavaScript sees them, and what they are made from.
  * Of 64-bit numbers the wire carries decimal text (`longs: String`): both sides read them with BigInt or Number.
  */
-import type { Fact, NodeRecord, PolicyExplained, Session, TunnelInfo } from '@sallyport/cluster';
+import type { Fact, ListedNode, PolicyExplained, Session, TunnelInfo } from '@sallyport/cluster';
 
 /** How both sides load the contract. */
 export const PROTO_OPTIONS = {
@@ -214,8 +214,8 @@ export function tunnelMessage({ epoch: _epoch, ...tunnel }: TunnelInfo): Tunnel 
   };
 }
 
-export function nodeMessage(node: NodeRecord, alive: boolean): NodeEntry {
-  const { name, number, address, version, tunnels, incarnation, drain } = node;
+export function nodeMessage(node: ListedNode): NodeEntry {
+  const { alive, name, number, address, version, tunnels, incarnation, drain } = node;
   return {
     ...{ name, number, address, version, tunnels, incarnation },
     state: alive ? (drain ? 'draining' : 'online') : 'silent',

@@ -11,17 +11,18 @@ async function startAndTell(
     const { keepRunning } = await import(${JSON.stringify(new URL('./run-gateway.js', import.meta.url).href)});
     const { createLog, Supervision } = await import('@sallyport/chassis');
     const say = (text) => console.log(text);
+    const go = new Promise((done) => process.once('SIGWINCH', done));
     const running = {
       log: createLog({ name: 't', level: 'silent' }),
       settings: () => ({}),
-      ready: new Promise((done) => setTimeout(done, 600)).then(() => say('ready')),
+      ready: go.then(() => new Promise((done) => setTimeout(done, 200))).then(() => say('ready')),
       lifecycle: { reload: async () => say('reload') },
       close: async () => say('closed'),
     };
     setInterval(() => {}, 1000);
     const start = async () => {
       say('starting');
-      await new Promise((done) => setTimeout(done, 400));
+      await go;
       say('opened');
       return running;
     };
@@ -33,7 +34,8 @@ async function startAndTell(
   let said = '';
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
   while (!said.includes('starting')) await once(child.stdout, 'data');
-  for (const signal of signals) child.kill(signal);
+  // The kernel gives the one of the lowest number first.
+  for (const signal of [...signals, 'SIGWINCH'] as const) child.kill(signal);
   if (!signals.includes('SIGTERM')) {
     while (!said.includes('reload')) await once(child.stdout, 'data');
     child.kill('SIGTERM');
@@ -42,13 +44,13 @@ async function startAndTell(
   return { said: said.trim().split('\n').join(' '), code: child.exitCode };
 }
 
-test('told to stop during its start, a role closes what it has opened', { timeout: 20_000 }, async () => {
+test('told to stop during its start, a role closes what it has opened', { timeout: 120_000 }, async () => {
   const { said, code } = await startAndTell(['SIGTERM']);
   assert.match(said, /^starting opened closed/);
   assert.equal(code, 0);
 });
 
-test('told to reload during its start, a role does so when it is loaded', { timeout: 20_000 }, async () => {
+test('told to reload during its start, a role does so when it is loaded', { timeout: 120_000 }, async () => {
   assert.deepEqual(await startAndTell(['SIGHUP', 'SIGHUP']), {
     said: 'starting opened ready reload closed',
     code: 0,

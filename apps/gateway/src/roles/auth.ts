@@ -43,7 +43,7 @@ export function startAuth(options: RoleOptions): Promise<Running> {
     });
     const clients = new NodeClients(certificates);
     closers.push(() => clients.close());
-    const cluster = new ClusterNodes({ nodes, sessions, clients, log, now });
+    const cluster = new ClusterNodes({ nodes, sessions, clients, log });
     const tally = new Tally(events);
     closers.push(() => tally.close());
     const admin = await serveAdmin(

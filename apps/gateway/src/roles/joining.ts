@@ -30,7 +30,7 @@ export async function joinCluster(parts: JoiningParts, closers: Closer[], begun:
   const isolation = new Isolation({ peers, tunnels, limitSeconds, log, monotonic });
   observeIsolation(metrics, isolation);
   const home = new HomeSlice({
-    ...{ nodes, node, settings, returnPath, log, now },
+    ...{ nodes, node, settings, returnPath, log },
     isolated: () => isolation.reason !== undefined,
   });
   closers.push(() => home.close());

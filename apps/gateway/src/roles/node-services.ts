@@ -37,7 +37,7 @@ export async function openNodeServices(parts: NodeServicesParts): Promise<{ clos
   const { settings, certificates, log, now, node, sessions, nodes, events, lifecycle, own } = parts;
   const { peers, clients } = parts;
   const cluster = new ClusterNodes({
-    ...{ nodes, sessions, clients, log, now },
+    ...{ nodes, sessions, clients, log },
     known: () => peers.alive,
     own: { name: node.name, node: own },
   });
