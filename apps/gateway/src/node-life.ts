@@ -11,6 +11,7 @@ import {
 } from '@sallyport/cluster';
 import type { Reason } from '@sallyport/protocol';
 import type { Tunnels } from '@sallyport/tunnel-node';
+import type { HomeSlice } from './home-slice.ts';
 import type { Isolation, StoreSight } from './isolation.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
 import type { Peers } from './peers.ts';
@@ -19,7 +20,9 @@ export interface NodeLifeParts {
   nodes: Nodes;
   tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'>;
   lifecycle: Pick<GatewayLifecycle, 'status'>;
-  announcement: Omit<NodeReport, 'tunnels' | 'version' | 'unready'>;
+  announcement: Pick<NodeReport, 'name' | 'incarnation' | 'number' | 'address'>;
+  /** What each heartbeat says of its slice of the pools. Absent = it has none. */
+  home?: Pick<HomeSlice, 'said'>;
   /** Both absent: there are no other nodes. */
   peers?: Pick<Peers, 'look'>;
   isolation?: Pick<Isolation, 'reason' | 'handleTick'>;
@@ -165,14 +168,14 @@ export class NodeLife implements PeerNode {
 
   /** Never rejects. */
   async #tell(): Promise<void> {
-    const { nodes, peers, announcement, tunnels, lifecycle, log, now } = this.#parts;
+    const { nodes, peers, announcement, home, tunnels, lifecycle, log, now } = this.#parts;
     const { version, state } = lifecycle.status();
     const begun = this.#monotonic();
     try {
       const record = await nodes.heartbeat(
         {
           ...announcement,
-          ...{ tunnels: tunnels.size, version },
+          ...{ home: home?.said ?? '', tunnels: tunnels.size, version },
           unready: state === 'stopping' || this.notReady().length > 0,
         },
         now(),
