@@ -11,6 +11,7 @@ import {
 } from '@sallyport/cluster';
 import type { Reason } from '@sallyport/protocol';
 import type { Tunnels } from '@sallyport/tunnel-node';
+import type { HomeSlice } from './home-slice.ts';
 import type { Isolation, StoreSight } from './isolation.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
 import type { Peers } from './peers.ts';
@@ -19,7 +20,9 @@ export interface NodeLifeParts {
   nodes: Nodes;
   tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'>;
   lifecycle: Pick<GatewayLifecycle, 'status'>;
-  announcement: Omit<NodeReport, 'tunnels' | 'version' | 'unready'>;
+  announcement: Pick<NodeReport, 'name' | 'incarnation' | 'number' | 'address'>;
+  /** What each heartbeat says of its slice of the pools. Absent = it has none. */
+  home?: Pick<HomeSlice, 'said'>;
   /** Both absent: there are no other nodes. */
   peers?: Pick<Peers, 'look'>;
   isolation?: Pick<Isolation, 'reason' | 'handleTick'>;
@@ -49,7 +52,7 @@ export class NodeLife implements PeerNode {
   /** Newest tunnel when the draining began. */
   #newest = 0;
   #store: StoreSight = { answeredAt: undefined, silentSince: undefined };
-  #beating = false;
+  #beating: Promise<void> | undefined;
 
   constructor(parts: NodeLifeParts) {
     this.#parts = parts;
@@ -125,8 +128,10 @@ export class NodeLife implements PeerNode {
     await this.#moveAway();
   }
 
-  close(): void {
+  /** A heartbeat under way is waited for: it would write the record of a node that has left. */
+  async close(): Promise<void> {
     clearInterval(this.#timer);
+    await this.#beating;
   }
 
   async #moveAway(): Promise<void> {
@@ -153,17 +158,24 @@ export class NodeLife implements PeerNode {
     return since !== undefined && this.#monotonic() - since >= DRAIN_DEADLINE_SECONDS * 1000;
   }
 
+  /** One at a time: a store that does not answer holds up the heartbeat and nothing else. */
   async #beat(): Promise<void> {
     if (this.#beating) return;
-    this.#beating = true;
-    const { nodes, peers, announcement, tunnels, lifecycle, log, now } = this.#parts;
+    this.#beating = this.#tell();
+    await this.#beating;
+    this.#beating = undefined;
+  }
+
+  /** Never rejects. */
+  async #tell(): Promise<void> {
+    const { nodes, peers, announcement, home, tunnels, lifecycle, log, now } = this.#parts;
     const { version, state } = lifecycle.status();
     const begun = this.#monotonic();
     try {
       const record = await nodes.heartbeat(
         {
           ...announcement,
-          ...{ tunnels: tunnels.size, version },
+          ...{ home: home?.said ?? '', tunnels: tunnels.size, version },
           unready: state === 'stopping' || this.notReady().length > 0,
         },
         now(),
@@ -174,8 +186,6 @@ export class NodeLife implements PeerNode {
     } catch (error) {
       if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the heartbeat failed');
       this.#store = { ...this.#store, silentSince: this.#store.silentSince ?? begun };
-    } finally {
-      this.#beating = false;
     }
   }
 

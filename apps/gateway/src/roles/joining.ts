@@ -31,18 +31,14 @@ export async function joinCluster(parts: JoiningParts, closers: Closer[], begun:
   observeIsolation(metrics, isolation);
   const home = new HomeSlice({
     ...{ nodes, node, settings, returnPath, log },
+    known: () => peers.alive,
     isolated: () => isolation.reason !== undefined,
   });
   closers.push(() => home.close());
   const { number, address } = settings().node;
-  const announcement = {
-    ...{ ...node, number, address },
-    get home() {
-      return home.said;
-    },
-  };
   const own = new NodeLife({
-    ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, log, now, monotonic },
+    ...{ nodes, tunnels, lifecycle, home, peers, isolation, log, now, monotonic },
+    announcement: { ...node, number, address },
   });
   closers.push(() => own.close());
   begun(own);
