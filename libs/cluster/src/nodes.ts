@@ -55,5 +55,11 @@ export function listed(node: NodeRecord, now: Micros): ListedNode {
 
 /** A node that has missed this much is dead: no call to it is waited for. */
 export const NODE_DEAD_MICROS = 3_000_000n;
+/**
+ * What a node that is silent for so long held is parked, so that its users' sessions count no more as connected and end in
+ * time. More than isolation takes to close its tunnels (docs/decisions/0006-isolation.md). Not of the form in memory: there the
+ * sessions and the node are one process.
+ */
+export const SILENT_MICROS = 60_000_000n;
 /** A node that was not heard of for so long is forgotten, with its drain flag. */
 export const NODE_FORGOTTEN_MICROS = 86_400_000_000n;
