@@ -106,3 +106,8 @@ end
 local function beatText()
   return digits(NOW) .. ' ' .. lifeOf()
 end
+
+-- Is there when this process was replaced by another one of the same node.
+local function replacedKey(name, incarnation)
+  return KEY .. 'replaced:' .. name .. ':' .. incarnation
+end

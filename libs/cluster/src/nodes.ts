@@ -38,6 +38,7 @@ export interface Nodes {
    * About once a second.
    * @param clock the node's own, µs.
    * @returns its record: whether an operator wants it drained is news.
+   * @throws NodeReplaced: another process goes by this name.
    */
   heartbeat(report: NodeReport, clock: Micros): Promise<NodeRecord>;
   /** All nodes that were heard of in the last day, by name. */
@@ -46,6 +47,19 @@ export interface Nodes {
   drain(name: string, wanted: boolean): Promise<boolean>;
   /** Forgets a node, if it is still this incarnation: it stops on purpose. */
   leave(node: NodeIdentity): Promise<void>;
+}
+
+/**
+ * Two processes of one node: a pod that was deleted by force and lives, a configuration that was copied. Their sessions are
+ * those of the one that was announced last.
+ */
+export class NodeReplaced extends Error {
+  constructor(name: string) {
+    super(
+      `Another process has announced itself as ${name}, so this one ends: give each node a node.name of its own, and see that one process of it runs.`,
+    );
+    this.name = 'NodeReplaced';
+  }
 }
 
 /** For the forms of the table. @param now by the store's clock. */

@@ -13,6 +13,7 @@ export interface JoiningParts extends RoleParts {
   tunnels: NodeLifeParts['tunnels'] & IsolationParts['tunnels'];
   lifecycle: NodeLifeParts['lifecycle'];
   returnPath: ReturnPath;
+  onReplaced: (why: Error) => void;
 }
 
 /**
@@ -20,6 +21,7 @@ export interface JoiningParts extends RoleParts {
  * @param begun told before the first heartbeat: from then on the node has to be taken back.
  */
 export async function joinCluster(parts: JoiningParts, closers: Closer[], begun: (own: NodeLife) => void) {
+  const { onReplaced } = parts;
   const { settings, certificates, metrics, node, nodes, tunnels, lifecycle, returnPath, log, now } = parts;
   const clients = new NodeClients(certificates);
   closers.push(() => clients.close());
@@ -42,7 +44,7 @@ export async function joinCluster(parts: JoiningParts, closers: Closer[], begun:
     },
   };
   const own = new NodeLife({
-    ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, log, now, monotonic },
+    ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, onReplaced, log, now, monotonic },
   });
   closers.push(() => own.close());
   begun(own);
