@@ -239,7 +239,7 @@ interface State<R> {
 export function causeOf(error: unknown): string {
   const said: string[] = [];
   for (let one = error; one !== undefined && said.length < MAX_CAUSES;) {
-    const text = one instanceof Error ? one.message : String(one);
+    const text = one instanceof Error ? one.message : typeof one === 'string' ? one : '';
     if (text !== '' && !said.some((before) => before.includes(text))) said.push(text);
     one = one instanceof Error ? one.cause : undefined;
   }

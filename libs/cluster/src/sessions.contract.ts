@@ -406,6 +406,23 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
         assert.equal((await up(old, { node: hereAgain })).resumed, true);
       });
 
+      it('tells a process which leases it has: of each session that is up, by the present claim', async () => {
+        const [parked, moved, closed] = [await login(), await login(), await login()];
+        const { lease } = await up(parked);
+        await up(moved);
+        await up(closed);
+        const kept = (await up(await login())).session.id;
+        const again = (await up(await login(), { node: hereAgain })).session.id;
+        await login();
+        assert.equal((await world.sessions.leasesOf(here)).length, 4);
+        await world.sessions.park(parked.id, lease, 'connection-lost', used(0n, 0n));
+        await up(moved, { node: elsewhere });
+        await world.sessions.end(closed.id, 'logout');
+        assert.deepEqual(await world.sessions.leasesOf(here), [kept]);
+        assert.deepEqual(await world.sessions.leasesOf(hereAgain), [again]);
+        assert.deepEqual(await world.sessions.leasesOf(elsewhere), [moved.id]);
+      });
+
       it('lets exactly one of a hundred claims at once win, and tells all the others', async () => {
         const heard = listen(here);
         const heardElsewhere = listen(elsewhere);

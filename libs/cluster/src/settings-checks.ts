@@ -26,7 +26,10 @@ type Report = (message: string, ...path: string[]) => void;
 export function checkAcrossKeys(document: SettingsDocument, role?: PeerRole): Problem[] {
   const problems: Problem[] = [];
   const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
-  if (uses(role, 'tunnel-node')) checkTls(document, report);
+  if (uses(role, 'tunnel-node')) {
+    checkTls(document, report);
+    checkNodeName(document, report);
+  }
   checkProfiles(document, report, role);
   checkPools(document, report, role);
   checkExplicit(document, report);
@@ -35,6 +38,15 @@ export function checkAcrossKeys(document: SettingsDocument, role?: PeerRole): Pr
   checkCluster(document.values, refused, report, role);
   if (role) checkNeeds(role, document.values, LISTEN, refused, report);
   return problems;
+}
+
+/** A default would be the name of all of them, and of two nodes of one name the older one ends. */
+function checkNodeName({ values, problems }: SettingsDocument, report: Report): void {
+  if (!values.redis || values.node?.name !== undefined || wasRefused(problems, 'name')) return;
+  report(
+    'node: name is missing, and in a cluster it has no default: each node needs one of its own',
+    'redis',
+  );
 }
 
 function checkTls({ values, problems }: SettingsDocument, report: Report): void {

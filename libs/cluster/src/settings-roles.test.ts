@@ -42,7 +42,7 @@ test('each role must have what it needs, and none of what only others use', asyn
 
     const node = await errors('tunnel-node', REDIS, KAFKA, SERVICES);
     assert.match(node, /server-cert and server-key are missing/);
-    assert.match(node, /node\.name is missing/);
+    assert.match(node, /node: name is missing/);
     assert.match(node, /listen\.node is missing/);
     assert.match(node, /\/secret /);
     assert.doesNotMatch(node, /kafka-secret|users-file/);

@@ -15,7 +15,7 @@ export interface WrittenPlaces {
   pki?: unknown;
   services?: Partial<ServiceAddresses>;
   listen?: Partial<Record<ListenName, string>>;
-  node?: { name?: string; address?: string };
+  node?: { address?: string };
 }
 
 /** Does this process use it? undefined = one process is all roles. */
@@ -49,8 +49,6 @@ export function checkNeeds(
       );
   }
   if (role !== 'tunnel-node') return;
-  if (!node?.name && !refused('name'))
-    report('node.name is missing: each node has its own, which stays', 'node');
   if (!node?.address && listen?.node === undefined && !refused('node'))
     report('listen.node is missing: the other nodes reach this one there', 'listen');
 }
