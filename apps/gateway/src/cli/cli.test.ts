@@ -13,6 +13,7 @@ import {
   MemoryCounters,
   MemoryEventLog,
   MemoryNodes,
+  ServiceUnavailable,
   MemorySessions,
   hashToken,
   newToken,
@@ -522,6 +523,19 @@ test('a node that does not answer is named on standard error, and the result sta
     world.node.silent.clear();
   }
   assert.equal((await run('show', 'users')).warned, '');
+});
+
+test('which service is away is said on the command line', async () => {
+  const answers = world.node.tunnels;
+  world.node.tunnels = async () =>
+    Promise.reject(new ServiceUnavailable('auth: nobody answers at 10.0.0.11:9491'));
+  try {
+    const { code, error } = await run('show', 'users');
+    assert.equal(code, 1);
+    assert.match(error, /auth: nobody answers at 10\.0\.0\.11:9491/);
+  } finally {
+    world.node.tunnels = answers;
+  }
 });
 
 test('explain user says why the last login failed and where each value comes from', async () => {
