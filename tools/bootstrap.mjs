@@ -1,7 +1,7 @@
 // Brings a checkout into a state in which the npm script that called it can run: Debian packages, npm packages, build.
 // Built-in modules only, because it runs before anything is installed. A second run finds nothing to do.
 //
-//   node tools/bootstrap.mjs PROFILE...      profiles: run, demo, test, bench, dev (npm packages only)
+//   node tools/bootstrap.mjs PROFILE...      profiles: run, demo, cluster, test, bench, dev (npm packages only)
 //     --no-compile   leave the build to the caller: npm test counts type errors as failures
 //     --say          say at the end that everything is built
 import { spawnSync } from 'node:child_process';
@@ -17,7 +17,7 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const STAMP = join(ROOT, 'node_modules', '.sallyport-installed');
 const COMPILER = join(ROOT, 'node_modules', 'typescript7', 'bin', 'tsc');
 const LOCK_WAIT_MS = 15 * 60_000;
-const PROFILES = ['run', 'demo', 'test', 'bench', 'dev'];
+const PROFILES = ['run', 'demo', 'cluster', 'test', 'bench', 'dev'];
 
 async function main(args) {
   const profiles = args.filter((arg) => !arg.startsWith('--'));

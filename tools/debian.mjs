@@ -1,6 +1,6 @@
 // Debian packages that each part of the project needs, and how to see without apt whether they are there.
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /**
@@ -24,7 +24,7 @@ export function installMissingPackages(profiles) {
   }
   console.error(`Installing Debian packages: ${list}`);
   apt(['update']);
-  apt(['install', '-y', '--no-install-recommends', ...packages]);
+  withoutServices(() => apt(['install', '-y', '--no-install-recommends', ...packages]));
   const still = missingPackages(profiles);
   if (still.length > 0) {
     throw new Error(
@@ -80,6 +80,37 @@ function apt(args) {
   throw new Error(`"apt-get ${args.join(' ')}" failed (its words are above): mend that and start again.`);
 }
 
+/**
+ * Debian starts the daemon of a package when it is installed; we need the programs alone. The policy that forbids it holds
+ * while this process lives and no longer, so one that a kill leaves behind forbids nothing; the next install takes it away.
+ * A policy of somebody else stays as it is.
+ * @param {() => void} install
+ * @param {string} policy
+ */
+export function withoutServices(install, policy = '/usr/sbin/policy-rc.d') {
+  const foreign = existsSync(policy) && !readFileSync(policy, 'utf8').includes(POLICY_MARK);
+  if (foreign) return install();
+  // Ctrl-C ends apt-get, and we go on to take the policy away.
+  const wait = () => undefined;
+  process.on('SIGINT', wait).on('SIGTERM', wait);
+  try {
+    rmSync(policy, { force: true });
+    writeFileSync(
+      policy,
+      `#!/bin/sh\n# ${POLICY_MARK}\nkill -0 ${process.pid} 2>/dev/null && exit ${FORBIDDEN}\nexit 0\n`,
+      { mode: 0o755 },
+    );
+    install();
+  } finally {
+    rmSync(policy, { force: true });
+    process.off('SIGINT', wait).off('SIGTERM', wait);
+  }
+}
+
+const POLICY_MARK = 'of sallyport: starts no service while it installs packages';
+/** "Action forbidden by policy", of invoke-rc.d. */
+const FORBIDDEN = 101;
+
 const NEEDS = {
   // The TUN package is compiled when it is installed; nft and ip are what the gateway calls.
   run: [
@@ -115,6 +146,19 @@ const NEEDS = {
     { tool: 'bird', package: 'bird2' },
     { file: '/usr/lib/frr/bgpd', package: 'frr' },
     { tool: 'conntrack', package: 'conntrack' },
+  ],
+  // The local cluster.
+  cluster: [
+    { tool: 'openconnect', package: 'openconnect' },
+    { tool: 'ping', package: 'iputils-ping' },
+    { tool: 'curl', package: 'curl' },
+    { tool: 'openssl', package: 'openssl' },
+    { tool: 'sysctl', package: 'procps' },
+    { tool: 'haproxy', package: 'haproxy' },
+    // The Kafka broker (tools/kafka.mjs).
+    { tool: 'java', package: 'default-jre-headless' },
+    { tool: 'mvn', package: 'maven' },
+    { tool: 'redis-server', package: 'redis-server' },
   ],
   bench: [
     { tool: 'python3', package: 'python3' },

@@ -206,7 +206,11 @@ export class Edge {
       if (error instanceof StoreUnavailable)
         return { status: 503, cause: 'upstream', text: reasonText('store-unavailable') };
       if (error instanceof ServiceUnavailable) {
-        this.#options.log.warn({ upstream: name, error: error.message }, 'no replica of a service answered');
+        const { message, reason } = error;
+        this.#options.log.warn(
+          { upstream: name, error: message, reason },
+          'no replica of a service answered',
+        );
         return { status: 503, cause: 'upstream', text: error.text };
       }
       this.#options.log.error({ upstream: name, error: errorText(error) }, 'a service failed on a request');

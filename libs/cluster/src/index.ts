@@ -66,3 +66,4 @@ export type { RpcHealth } from './rpc-health.ts';
 export type { RpcServerOptions } from './rpc-server.ts';
 export { DEFAULT_GRANT, forGrantFields, POLICY_FIELDS, policyKeyNames } from './grant-fields.ts';
 export { RETURN_PATHS, type ClusterSettings } from './settings-cluster.ts';
+export { uses } from './settings-roles.ts';

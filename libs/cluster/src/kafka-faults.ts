@@ -81,7 +81,7 @@ function tlsLine(where: string, message: string): string {
   if (/wrong version number|packet length too long/i.test(message))
     return `${where} does not speak TLS on this port: remove kafka.tls or use its TLS port.`;
   if (/alert|required/i.test(message))
-    return `${where} did not accept our certificate: check kafka.tls (cert-file, key-file).`;
+    return `${where} did not accept our certificate: check kafka.tls (cert, key).`;
   return `${where} has a certificate that kafka.tls does not trust (${message.replace(/^Connection error: /, '')}).`;
 }
 

@@ -53,7 +53,7 @@ export function kafkaProblems(kafka: KafkaSettings): string[] {
   if (!TOPIC_PREFIX.test(kafka.prefix))
     problems.push('kafka.prefix: use 1 to 100 letters, digits, dots, dashes or underscores.');
   if ((kafka.tls?.certFile ?? '') !== '' && kafka.tls?.keyFile === '')
-    problems.push('kafka.tls: a client certificate needs its key (key-file).');
+    problems.push('kafka.tls: a client certificate needs its key (key).');
   const proven = kafka.sasl !== undefined || (kafka.tls?.certFile ?? '') !== '';
   if (!proven && !kafka.insecure && kafka.brokers.some((broker) => !isLoopback(broker))) {
     problems.push(

@@ -524,9 +524,9 @@ async function credentials(settings: KafkaSettings): Promise<Pick<KafkaConfig, '
   return {
     ...(tls && {
       ssl: {
-        ca: await file('kafka.tls.ca-file', tls.caFile),
-        cert: await file('kafka.tls.cert-file', tls.certFile),
-        key: await file('kafka.tls.key-file', tls.keyFile),
+        ca: await file('kafka.tls.ca', tls.caFile),
+        cert: await file('kafka.tls.cert', tls.certFile),
+        key: await file('kafka.tls.key', tls.keyFile),
         ...(tls.serverName !== '' && { servername: tls.serverName }),
       },
     }),

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
+import type { Log } from '@sallyport/chassis';
+import { QUIET } from './peers.fake.ts';
 import { ReplicaLost, Replicas, type Replica } from './replicas.ts';
 
 test('a call is given up when two checks that began after it got no answer, not for older ones', async (t) => {
@@ -46,6 +48,19 @@ test('one that refuses new connections finishes the calls that it has', async (t
   assert.equal(await call, 'done');
 });
 
+test('a change to bad is told once with its cause, the change to good once', async (t) => {
+  const told: string[] = [];
+  const warn = (fields: object) => void told.push('problem' in fields ? String(fields.problem) : '');
+  const info = (_fields: object, message: string) => void told.push(message);
+  const { replicas, replica } = await opened(t, { ...QUIET, warn, info });
+  for (const answer of ['silent', 'silent', 'silent', 'serves', 'serves'] as const) {
+    replica.answer = answer;
+    replicas.checkAll();
+    await turn();
+  }
+  assert.deepEqual(told, ['no answer: ECONNREFUSED', 'a replica can be used again']);
+});
+
 let waiting: { resolve: (text: string) => void; signal: AbortSignal } | undefined;
 
 /** Work that ends when the replica says so, or when it is given up. */
@@ -56,12 +71,15 @@ function given(signal: AbortSignal): Promise<string> {
   });
 }
 
-async function opened(t: TestContext) {
+async function opened(t: TestContext, log?: Log) {
   const clock = { now: 0 };
   const replica: Replica & { answer: 'serves' | 'silent'; readonly givenUp: boolean; done(): void } = {
     address: 'a:1',
     answer: 'serves',
-    check: async () => (replica.answer === 'serves' ? true : Promise.reject(new Error('no answer'))),
+    check: async () =>
+      replica.answer === 'serves'
+        ? true
+        : Promise.reject(new Error('no answer', { cause: new Error('ECONNREFUSED') })),
     close: () => undefined,
     get givenUp() {
       return waiting?.signal.aborted ?? false;
@@ -71,6 +89,7 @@ async function opened(t: TestContext) {
   // The clock moves with the checks alone and little, so it never seems that our own process was busy.
   const replicas = new Replicas([replica], {
     service: 'auth',
+    log,
     checkEveryMs: 3_600_000,
     now: () => clock.now,
   });

@@ -7,6 +7,7 @@
  * got no answer, so that it is repeated elsewhere, if it may be, instead of waiting for its deadline (a frozen process closes
  * nothing). Older checks say nothing about it: the replica may have just come back.
  */
+import type { Log } from '@sallyport/chassis';
 import { reasonText, type Reason } from '@sallyport/protocol';
 
 /** No replica of a service could do it: the edge answers 503 with the reason. */
@@ -47,6 +48,8 @@ export interface Replica {
 export interface ReplicasOptions {
   /** For messages, e.g. `auth`. */
   service: string;
+  /** Is told once when a replica cannot be used, with the cause, and once when it can again. */
+  log?: Log | undefined;
   checkEveryMs?: number;
   /** ms, monotonic. */
   now?: () => number;
@@ -76,6 +79,7 @@ export class Replicas<R extends Replica> {
     this.#states = replicas.map((replica) => ({
       replica,
       health: 'unknown',
+      told: 'good',
       failures: 0,
       failedSince: -Infinity,
       checking: false,
@@ -175,14 +179,15 @@ export class Replicas<R extends Replica> {
     if (state.checking || this.#closed) return;
     state.checking = true;
     const begun = this.#now();
+    let fault: unknown = 'it takes no new calls';
     const good = await state.replica
       .check(AbortSignal.timeout(CHECK_DEADLINE_MS))
-      .catch(() => undefined)
+      .catch((error: unknown) => void (fault = error))
       .finally(() => (state.checking = false));
     if (good) {
       state.failures = 0;
       state.health = 'good';
-      return;
+      return this.#tell(state, 'good');
     }
     this.#handlePulse();
     // An answer that we had no time to read says nothing about who gave it.
@@ -195,6 +200,16 @@ export class Replicas<R extends Replica> {
       for (const [call, at] of state.calls) if (at <= state.failedSince) call.abort();
     }
     state.failedSince = begun;
+    if (state.health === 'bad') this.#tell(state, 'bad', causeOf(fault));
+  }
+
+  #tell(state: State<R>, now: 'good' | 'bad', problem?: string): void {
+    if (state.told === now || this.#closed) return;
+    state.told = now;
+    const { service, log } = this.#options;
+    const { address } = state.replica;
+    if (now === 'bad') log?.warn({ service, address, problem }, 'a replica cannot be used');
+    else log?.info({ service, address }, 'a replica can be used again');
   }
 
   #handlePulse(): void {
@@ -209,6 +224,8 @@ export type Health = 'good' | 'unknown' | 'bad';
 interface State<R> {
   replica: R;
   health: Health;
+  /** What the log said last. */
+  told: 'good' | 'bad';
   /** Checks in a row without an answer. */
   failures: number;
   /** When the last of them began. */
@@ -218,6 +235,18 @@ interface State<R> {
   calls: Map<AbortController, number>;
 }
 
+/** Messages of an error and of what brought it about, each once. */
+export function causeOf(error: unknown): string {
+  const said: string[] = [];
+  for (let one = error; one !== undefined && said.length < MAX_CAUSES;) {
+    const text = one instanceof Error ? one.message : String(one);
+    if (text !== '' && !said.some((before) => before.includes(text))) said.push(text);
+    one = one instanceof Error ? one.cause : undefined;
+  }
+  return said.join(': ');
+}
+
+const MAX_CAUSES = 5;
 const ORDER: readonly Health[] = ['good', 'unknown', 'bad'];
 const PULSE_MS = 100;
 /** Our own event loop was busy for so long. */

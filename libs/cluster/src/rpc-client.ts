@@ -14,6 +14,7 @@ import {
   type ChannelOptions,
   type ServiceError,
 } from '@grpc/grpc-js';
+import type { Log } from '@sallyport/chassis';
 import { load, type MethodDefinition } from '@grpc/proto-loader';
 import { checkRole, roleName, type PeerCertificates, type PeerRole } from './peers.ts';
 import { ReplicaLost, Replicas, ServiceUnavailable, type CallOptions, type Replica } from './replicas.ts';
@@ -27,6 +28,7 @@ export interface RpcOptions {
   /** Of this process; absent = without TLS, for a socket that only its owner can open. */
   certificates?: PeerCertificates;
   checkEveryMs?: number;
+  log?: Log;
   /** Longest wait for a connection to one replica. */
   connectMs?: number;
 }
@@ -54,9 +56,9 @@ export class RpcClient {
     const contract = (await load(wire.protoPath, wire.loader))[`${wire.package}.${wire.service}`];
     if (contract === undefined || 'format' in contract)
       throw new Error(`${wire.protoPath} has no ${wire.service}`);
-    const { addresses, certificates, checkEveryMs, connectMs = CONNECT_DEADLINE_MS } = options;
+    const { addresses, certificates, checkEveryMs, log, connectMs = CONNECT_DEADLINE_MS } = options;
     const all = addresses.map((address) => new GrpcReplica(address, wire, role, certificates));
-    const replicas = new Replicas(all, { service: role, checkEveryMs });
+    const replicas = new Replicas(all, { service: role, checkEveryMs, log });
     return new RpcClient(new Map(Object.entries(contract)), all, replicas, connectMs);
   }
 
@@ -205,7 +207,8 @@ class GrpcReplica implements Replica {
   }
 
   async check(signal: AbortSignal): Promise<boolean> {
-    await this.connected(CONNECT_DEADLINE_MS);
+    // A channel that cannot connect says why only to a call, which then ends at once.
+    await this.connected(CONNECT_DEADLINE_MS).catch(() => undefined);
     const request = { service: this.#service };
     return isServing(await this.unary(HEALTH_METHODS.Check, request, { deadline: Infinity }, signal));
   }
@@ -220,7 +223,7 @@ class GrpcReplica implements Replica {
       return lost('it cannot reach the store', new StoreUnavailable('auth cannot reach the store'));
     // CANCELLED: given up by us, or by a server that ends.
     if (error.code === status.UNAVAILABLE || error.code === status.CANCELLED)
-      return lost(`${this.address} was lost during a call`, error);
+      return lost(`${this.address} was lost during a call`, new Error(error.details, { cause: error }));
     if (error.code === status.DEADLINE_EXCEEDED)
       return new ServiceUnavailable(`${this.address} did not answer in time`, { cause: error });
     return new Error(`${this.address} refused a call: ${error.details}`, { cause: error });

@@ -61,6 +61,26 @@ describe('mutual TLS', () => {
     }
   });
 
+  test('the log says once why a replica cannot be used, and once that it can again', async () => {
+    const wrongRole = await serve('d2', { role: 'downloader' });
+    const told: { problem?: string; address?: string }[] = [];
+    const options = { addresses: [wrongRole.address], certificates: portal, checkEveryMs: 20 };
+    let auth: Awaited<ReturnType<typeof authClient>> | undefined;
+    await new Promise<void>((resolve) => {
+      const warn = (fields: object) => {
+        told.push(fields);
+        resolve();
+      };
+      void authClient({ ...options, log: { ...SILENT, warn } }).then((open) => (auth = open));
+    });
+    closers.push(() => auth?.close());
+    assert.ok(auth);
+    await assert.rejects(auth.begin(BEGIN), ServiceUnavailable);
+    assert.equal(told.length, 1);
+    assert.equal(told[0]?.address, wrongRole.address);
+    assert.match(told[0]?.problem ?? '', /is one of downloader, and auth is expected/);
+  });
+
   test('renewed files are in use without a restart; a pair that does not fit is not', async () => {
     const server = await serve('a2');
     const firstSerial = (await ours.issue('p2', ['portal'])).cert;

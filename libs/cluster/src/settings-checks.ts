@@ -10,10 +10,11 @@ import {
   toBigint,
 } from '@sallyport/protocol';
 import type { Cidr } from '@sallyport/protocol';
-import { loadPeerMaterial, type PeerRole } from './peers.ts';
+import type { PeerRole } from './peers.ts';
 import { profileOfPath } from './routes.ts';
-import { checkCluster } from './settings-cluster.ts';
+import { checkCluster, LISTEN } from './settings-cluster.ts';
 import type { PolicyValues, SETTINGS_KEYS, TlsValues } from './settings-keys.ts';
+import { checkNeeds, pkiProblem, uses } from './settings-roles.ts';
 import { policyScopes, scopesOf } from './settings.ts';
 import type { Settings, TlsSettings } from './settings.ts';
 import { readNamed, readTlsFiles } from './tls-files.ts';
@@ -29,12 +30,13 @@ export function checkAcrossKeys(document: SettingsDocument, role?: PeerRole): Pr
     checkTls(document, report);
     checkNodeName(document, report);
   }
-  checkProfiles(document, report);
-  checkPools(document, report);
+  checkProfiles(document, report, role);
+  checkPools(document, report, role);
   checkExplicit(document, report);
   checkTranslation(document, report);
   const refused = (key: string) => document.problems.some(({ message }) => message.startsWith(`${key} `));
-  checkCluster(document.values, refused, report);
+  checkCluster(document.values, refused, report, role);
+  if (role) checkNeeds(role, document.values, LISTEN, refused, report);
   return problems;
 }
 
@@ -76,7 +78,7 @@ function wasRefused(problems: readonly Problem[], ...keys: string[]): boolean {
   return problems.some(({ key }) => key !== undefined && keys.includes(key));
 }
 
-function checkProfiles({ values, line }: SettingsDocument, report: Report): void {
+function checkProfiles({ values, line }: SettingsDocument, report: Report, role?: PeerRole): void {
   const profiles = values.profiles ?? new Map();
   const names = new Map<string, string>();
   const paths = new Map<string, string>();
@@ -89,7 +91,8 @@ function checkProfiles({ values, line }: SettingsDocument, report: Report): void
     if (profile.group && !values.groups?.has(profile.group)) {
       report(`group "${profile.group}" does not stand in groups`, ...path, 'group');
     }
-    if (profile.methods?.includes('certificate') && !certificatesAsked({ values })) {
+    const asks = !uses(role, 'tunnel-node') || certificatesAsked({ values });
+    if (profile.methods?.includes('certificate') && !asks) {
       report('the method certificate needs ca-cert', ...path, 'methods');
     }
     if (profileOfPath(`/${name}`) !== name)
@@ -130,7 +133,7 @@ function policies({ values }: SettingsDocument): { path: string[]; policy: Polic
   return scopesOf<PolicyValues>(values, { profiles, groups, users });
 }
 
-function checkPools(document: SettingsDocument, report: Report): void {
+function checkPools(document: SettingsDocument, report: Report, role?: PeerRole): void {
   const seen = new Map<string, Cidr>();
   let any = wasRefused(document.problems, 'ipv4-network', 'ipv6-network');
   for (const { path, policy } of policies(document)) {
@@ -155,7 +158,8 @@ function checkPools(document: SettingsDocument, report: Report): void {
       }
     }
   }
-  if (!any) report('ipv4-network is missing; clients would get no address');
+  if (!any && uses(role, 'auth', 'tunnel-node'))
+    report('ipv4-network is missing; clients would get no address');
 }
 
 function checkExplicit(document: SettingsDocument, report: Report): void {
@@ -214,7 +218,9 @@ export async function checkFiles(
       problems.push({ line: document.line(...path), message });
   };
   const usesPasswords = Object.values(settings.profiles).some((profile) => profile.methods.includes('local'));
-  if (usesPasswords && uses(role, 'auth')) await checkReadable('users-file', settings.usersFile, report, []);
+  // In a cluster all users may be records.
+  const needsUsers = usesPasswords && uses(role, 'auth') && !(settings.redis && settings.usersFile === '');
+  if (needsUsers) await checkReadable('users-file', settings.usersFile, report, []);
   if (settings.packagesDir && uses(role, 'downloader') && !(await isFolder(settings.packagesDir))) {
     report(`packages-dir ${settings.packagesDir} is no folder`, 'packages-dir');
   }
@@ -223,7 +229,7 @@ export async function checkFiles(
     if (profileFile && uses(role, 'downloader'))
       await checkReadable('profile-file', profileFile, report, path);
   }
-  await checkClusterFiles(settings, report);
+  await checkClusterFiles(settings, report, role);
   if (!uses(role, 'tunnel-node')) return problems;
   await checkTlsFiles(settings.tls, report, []);
   for (const [name, vhost] of values.vhosts ?? []) {
@@ -234,22 +240,22 @@ export async function checkFiles(
   return problems;
 }
 
-/** undefined = one process is all of them. */
-function uses(role: PeerRole | undefined, one: PeerRole): boolean {
-  return role === undefined || role === one;
-}
-
-async function checkClusterFiles({ pki, redis, kafka }: Settings, report: Report): Promise<void> {
+async function checkClusterFiles(
+  { pki, redis, kafka }: Settings,
+  report: Report,
+  role: PeerRole | undefined,
+): Promise<void> {
   if (pki && Object.values(pki).every((file) => file !== '')) {
-    await loadPeerMaterial(pki).catch((error: unknown) =>
-      report(error instanceof Error ? error.message : String(error), 'pki'),
-    );
+    const problem = await pkiProblem(pki, role);
+    if (problem !== undefined) report(problem, 'pki');
   }
-  const secrets: [string, string, string][] = [
-    ['redis', 'password-file', redis?.passwordFile ?? ''],
-    ['redis', 'sentinel-password-file', redis?.sentinelPasswordFile ?? ''],
-    ['kafka', 'password-file', kafka?.sasl?.passwordFile ?? ''],
-  ];
+  const secrets: [string, string, string][] = [];
+  if (uses(role, 'auth', 'tunnel-node'))
+    secrets.push(
+      ['redis', 'password-file', redis?.passwordFile ?? ''],
+      ['redis', 'sentinel-password-file', redis?.sentinelPasswordFile ?? ''],
+    );
+  if (uses(role, 'auth')) secrets.push(['kafka', 'password-file', kafka?.sasl?.passwordFile ?? '']);
   for (const [section, key, file] of secrets)
     if (file !== '') await checkReadable(key, file, report, [section]);
 }

@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { choice, flag, integer, listOf, parsed, text } from '@sallyport/chassis';
 import type { Section, Values } from '@sallyport/chassis';
 import { KAFKA_DEFAULTS, kafkaProblems, type KafkaSettings } from './kafka-settings.ts';
-import type { PeerFiles } from './peers.ts';
+import type { PeerFiles, PeerRole } from './peers.ts';
 import {
   CLUSTER_NAME,
   DEFAULT_EVENTS_MAX_BYTES,
@@ -222,7 +222,8 @@ const SERVICES_KEYS = {
   catalog: addressesKey('gRPC addresses of the downloaders.', '[10.0.0.11:9494]'),
 };
 
-const LISTEN = {
+/** Where services listen by default. */
+export const LISTEN = {
   auth: '127.0.0.1:9491',
   portal: '127.0.0.1:9492',
   downloader: '127.0.0.1:9493',
@@ -374,6 +375,7 @@ export function checkCluster(
   values: ClusterValues & { 'return-path'?: string },
   refused: (key: string) => boolean,
   report: (message: string, ...path: string[]) => void,
+  role?: PeerRole,
 ): void {
   const { redis, kafka, pki } = values;
   if (redis) {
@@ -384,7 +386,8 @@ export function checkCluster(
     if (redis.url && new URL(redis.url).password !== '')
       report('redis: url must not hold a password; write password-file', 'redis', 'url');
     if (!pki) report('a cluster needs pki: its services know each other by certificates', 'redis');
-    if (values['return-path'] === undefined && !refused('return-path'))
+    const announces = role === undefined || role === 'tunnel-node';
+    if (announces && values['return-path'] === undefined && !refused('return-path'))
       report(`return-path is missing, and in a cluster it has no default: ${RETURN_PATHS_SAID}`, 'redis');
   }
   for (const name of ['services', 'listen', 'kafka'] as const)
@@ -394,7 +397,9 @@ export function checkCluster(
   if (pki)
     for (const name of ['ca', 'cert', 'key'] as const)
       if (!pki[name] && !refused(name)) report(`pki needs ${name}`, 'pki');
-  if (kafka && !refused('brokers'))
+  // Others only have to know that it is there.
+  const speaks = role === undefined || role === 'auth';
+  if (kafka && speaks && !refused('brokers'))
     for (const problem of kafkaProblems(kafkaOf(kafka, (name) => name ?? ''))) report(problem, 'kafka');
 }
 

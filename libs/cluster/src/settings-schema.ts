@@ -67,10 +67,15 @@ export async function readKafkaSettings(
 }
 
 /** The same for a text, without a look at the files that it names. `file` is for messages and relative paths. */
-export function parseSettings(text: string, file: string): SettingsResult {
-  const document = checkedDocument(text);
+export function parseSettings(text: string, file: string, role?: PeerRole): SettingsResult {
+  const document = checkedDocument(text, role);
   if (document.problems.length > 0) return { errors: problemTexts(file, document.problems) };
   return { settings: settingsOf(document.values, text, file) };
+}
+
+/** Has this text a section `redis`, whatever else is wrong with it? Then it is the configuration of a cluster. */
+export function isClusterText(text: string): boolean {
+  return readDocument(text, SETTINGS_KEYS, OCSERV_HINTS).values.redis !== undefined;
 }
 
 /**
@@ -167,7 +172,7 @@ function settingsOf(values: SettingsValues, text: string, file: string): Setting
       advertisedUdpPort: node['advertised-udp-port'] || udpPort,
       address: node.address || cluster.listen.node,
     },
-    usersFile: resolve(base, values['users-file'] ?? SETTINGS_KEYS['users-file'].default),
+    usersFile: absolute(base, values['users-file'] ?? SETTINGS_KEYS['users-file'].default),
     packagesDir: absolute(base, values['packages-dir'] ?? SETTINGS_KEYS['packages-dir'].default),
     preLoginBanner: values['pre-login-banner'] ?? SETTINGS_KEYS['pre-login-banner'].default,
     certUserField: values['cert-user-field'] ?? SETTINGS_KEYS['cert-user-field'].default,

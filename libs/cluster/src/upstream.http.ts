@@ -9,6 +9,7 @@
  */
 import type { IncomingMessage, RequestOptions } from 'node:http';
 import { request as httpsRequest, Agent as HttpsAgent } from 'node:https';
+import type { Log } from '@sallyport/chassis';
 import { ProtocolError } from '@sallyport/protocol';
 import { reasonFrom } from './auth-wire.ts';
 import { checkRole, type PeerCertificates, type PeerRole } from './peers.ts';
@@ -32,15 +33,16 @@ export interface HttpUpstreamOptions {
   /** Of this process. */
   certificates: PeerCertificates;
   checkEveryMs?: number;
+  log?: Log;
   /** From the first try to the head of the answer. */
   deadlineMs?: number;
 }
 
 export function httpUpstream(options: HttpUpstreamOptions): { upstream: Upstream; close(): void } {
-  const { role, addresses, certificates, checkEveryMs, deadlineMs = ANSWER_DEADLINE_MS } = options;
+  const { role, addresses, certificates, checkEveryMs, log, deadlineMs = ANSWER_DEADLINE_MS } = options;
   const replicas = new Replicas(
     addresses.map((address) => new HttpReplica(address, role, certificates)),
-    { service: role, checkEveryMs },
+    { service: role, checkEveryMs, log },
   );
   return {
     upstream: (request) =>

@@ -149,7 +149,9 @@ function refuse(response: ServerResponse, error: unknown, log: Log): void {
     return void response.end();
   }
   const known = error instanceof StoreUnavailable || error instanceof ServiceUnavailable;
-  if (!known) log.error({ err: error }, 'a service failed on a request');
+  // What is away stands in the log once already (replicas.ts, the store).
+  if (known) log.debug({ problem: error.message }, 'a request was refused');
+  else log.error({ err: error }, 'a service failed on a request');
   const reason =
     error instanceof StoreUnavailable
       ? 'store-unavailable'

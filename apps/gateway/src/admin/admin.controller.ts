@@ -1,4 +1,4 @@
-import { Controller, Inject } from '@nestjs/common';
+import { Controller, Inject, UseFilters } from '@nestjs/common';
 import { GrpcMethod, RpcException } from '@nestjs/microservices';
 import { Observable } from 'rxjs';
 import type { Log } from '@sallyport/chassis';
@@ -21,6 +21,7 @@ import {
 import { reasonText } from '@sallyport/protocol';
 import type { Lifecycle } from './ports.ts';
 import type { Tally } from './tally.ts';
+import { UnavailableFilter } from './unavailable.filter.ts';
 import { eventMessage, nodeMessage, PAGE_SIZE, sessionMessage, tunnelMessage } from './wire.ts';
 import type * as wire from './wire.ts';
 
@@ -50,6 +51,7 @@ export const ADMIN_PARTS = Symbol('AdminParts');
 
 /** proto/admin.proto, for whoever can open the socket. Every change is a fact in the event log. */
 @Controller()
+@UseFilters(UnavailableFilter)
 export class AdminController {
   readonly #parts: AdminParts;
 

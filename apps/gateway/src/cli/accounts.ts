@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { StartError } from '@sallyport/chassis';
-import { accountRequest, parseSettings, type Settings } from '@sallyport/cluster';
+import { accountRequest, isClusterText, parseSettings } from '@sallyport/cluster';
 import { readFile } from 'node:fs/promises';
 import type { Account, AccountOrder } from '../admin/ports.ts';
 import { AdminClient, socketProblem } from './admin-client.ts';
@@ -19,7 +19,7 @@ export interface ReachedAccounts {
  */
 export async function accountsOf(socket: string, config: string | undefined): Promise<ReachedAccounts> {
   if (config === undefined && (await socketProblem(socket)) === undefined) return throughGateway(socket);
-  return inFile(config === undefined ? await fileBeside(socket) : (await settingsIn(config)).usersFile);
+  return inFile(config === undefined ? await fileBeside(socket) : await usersFileOf(config, ASK_AUTH));
 }
 
 function throughGateway(socket: string): ReachedAccounts {
@@ -69,21 +69,21 @@ async function fileBeside(socket: string): Promise<string> {
     throw new StartError(
       `No gateway answers on ${socket} and there is no ${beside}: name the configuration with user --config FILE.`,
     );
-  const { redis, usersFile } = await settingsIn(beside);
-  if (redis)
-    throw new StartError(
-      `${beside} is the configuration of a cluster and nothing of it answers on ${socket}: name the socket of an auth with -s.`,
-    );
-  return usersFile;
+  return usersFileOf(beside, `and nothing of it answers on ${socket}: name the socket of an auth with -s.`);
 }
 
-async function settingsIn(config: string): Promise<Settings> {
+/** @param cluster goes on after "FILE is the configuration of a cluster": its file is only what the replicas start from. */
+async function usersFileOf(config: string, cluster: string): Promise<string> {
   const text = await readFile(config, 'utf8').catch((error: unknown) => {
     throw new StartError(
       `${config} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
     );
   });
+  if (isClusterText(text)) throw new StartError(`${config} is the configuration of a cluster ${cluster}`);
   const result = parseSettings(text, config);
-  if ('settings' in result) return result.settings;
+  if ('settings' in result) return result.settings.usersFile;
   throw new StartError(result.errors.join('\n'));
 }
+
+const ASK_AUTH =
+  'and its users-file is only what they start from: leave --config out and name the socket of an auth with -s, so that the change counts everywhere.';

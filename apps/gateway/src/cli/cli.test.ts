@@ -413,6 +413,9 @@ test('user verbs work on the users-file when no gateway runs', async () => {
     const refused = await run('-s', socket, 'user', 'delete', 'ida');
     assert.match(refused.error, /is the configuration of a cluster.*name the socket of an auth with -s/);
     assert.equal(await readFile(join(folder, 'people'), 'utf8'), before);
+    const named = await run('user', ...config, 'lock', 'ida');
+    assert.match(named.error, /leave --config out and name the socket of an auth with -s/);
+    assert.deepEqual([named.code, await readFile(join(folder, 'people'), 'utf8')], [1, before]);
   } finally {
     await rm(folder, { recursive: true });
   }
@@ -426,6 +429,19 @@ test('check-config gives all errors and the exit code, as text and as JSON', asy
   assert.match(error, /x\.yaml:1: unknown key "tcp-prot"; did you mean "tcp-port"\?/);
   const { json } = await run('-j', 'check-config', file);
   assert.deepEqual(field(json, 'errors'), error.split('\n'));
+});
+
+test('check-config asks of which role a configuration of a cluster is, and takes it for that one', async () => {
+  const file = join(world.folder, 'cluster.yaml');
+  await writeFile(file, CLUSTER_KEYS);
+  assert.match(
+    (await run('check-config', file)).error,
+    /configuration of a cluster: say of which role with --role/,
+  );
+  const { code, error } = await run('check-config', '--role', 'portal', file);
+  assert.equal(code, 1);
+  assert.match(error, /services names no auth, and portal needs it/);
+  assert.doesNotMatch(error, /server-cert|users-file|ipv4-network/);
 });
 
 test('a socket that may not be opened is named', { skip: process.getuid?.() === 0 }, async () => {

@@ -15,6 +15,7 @@ import {
   Argument,
   Command,
   DEFAULT_STATE_DIR,
+  Option,
   SOCKETS,
   Verbs,
   type GatewayCommand,
@@ -71,13 +72,17 @@ function addRoles(program: Command, around: Surroundings): void {
     .command('check-config')
     .description('check a configuration file and the files that it names; all errors at once')
     .argument('<file>')
-    .action(async (file: string) => {
+    .addOption(
+      new Option('--role <role>', 'what this role of a cluster needs, and no more').choices(PEER_ROLES),
+    )
+    .action(async (file: string, { role }: { role?: PeerRole }) => {
       const json = program.opts<GlobalOptions>().json ?? false;
       const { checkedConfiguration } = await import('./check-config.ts');
-      const { errors, warnings, settings } = await checkedConfiguration(file, around.now());
-      const notes = settings?.redis
-        ? [`return-path ${settings.returnPath}: ${RETURN_PATHS[settings.returnPath]}`]
-        : [];
+      const { errors, warnings, settings } = await checkedConfiguration(file, around.now(), role);
+      const notes =
+        settings?.redis && role === 'tunnel-node'
+          ? [`return-path ${settings.returnPath}: ${RETURN_PATHS[settings.returnPath]}`]
+          : [];
       if (json) around.out(`${JSON.stringify({ errors, warnings, notes }, null, 2)}\n`);
       if (errors.length > 0) throw new StartError(errors.join('\n'));
       if (!json) around.out([...warnings.map(warningLine), `${file}: no errors`, ...notes, ''].join('\n'));
@@ -308,8 +313,6 @@ function addUsers(program: Command, verbs: Verbs, around: Surroundings): void {
     });
 }
 
-/** Also where we may not look: then the connection says so. */
-
 function warningLine(text: string): string {
   return `warning: ${text}`;
 }
@@ -343,6 +346,7 @@ const EXAMPLES = `
 Examples:
   sallyport gateway --state-dir /var/lib/sallyport
   sallyport check-config /var/lib/sallyport/sallyport.yaml
+  sallyport check-config --role auth /etc/sallyport/auth.yaml
   sallyport user add alice --group staff
   sallyport show users
   sallyport -j show user alice

@@ -17,6 +17,10 @@ writeFileSync(
 );
 chmodSync(supervisor, 0o755);
 
+const GOOD_AUTH = `ipv4-network: 10.90.0.0/16
+redis: {url: "redis://10.0.0.5:6379"}
+pki: {ca: ca.pem, cert: a1.pem, key: a1.key}
+`;
 const GOOD = 'server-cert: c.pem\nserver-key: k.pem\nipv4-network: 10.90.0.0/16\n';
 
 test('the address of the configuration goes to the supervisor, the role and its arguments go below it', async () => {
@@ -31,7 +35,7 @@ test('the address of the configuration goes to the supervisor, the role and its 
 });
 
 test('a role without clients of its own gets no socket; a death by signal is told as shells do', async () => {
-  writeFileSync(config, GOOD);
+  writeFileSync(config, GOOD_AUTH);
   assert.equal(await run('auth', [`--config=${config}`, 'kill -9 $$']), 128 + 9);
   assert.equal(told()[0], '--parent');
 });

@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
-import { exampleSettings, parseSettings, type Settings } from '@sallyport/cluster';
+import { exampleSettings, parseSettings, PEER_ROLES, type PeerRole, type Settings } from '@sallyport/cluster';
 import { stateFolder } from '../first-run.ts';
 import { DEFAULT_STATE_DIR } from './verbs.ts';
 
@@ -34,7 +34,10 @@ export async function supervise(options: SuperviseOptions): Promise<number | und
     options.say(NO_SUPERVISOR);
     return undefined;
   }
-  const settings = await settingsOf(args);
+  const settings = await settingsOf(
+    args,
+    PEER_ROLES.find((one) => one === role),
+  );
   if (settings === undefined) return undefined;
   const health = healthPlace(settings);
   const child = spawn(
@@ -70,13 +73,13 @@ function healthPlace({ adminAddress }: Pick<Settings, 'adminAddress'>): string {
   return isIP(host) ? adminAddress : '';
 }
 
-async function settingsOf(args: readonly string[]): Promise<Settings | undefined> {
+async function settingsOf(args: readonly string[], role?: PeerRole): Promise<Settings | undefined> {
   const { values } = parseArgs({ args: [...args], options: ROLE_OPTIONS, strict: false });
   const stateDir = typeof values['state-dir'] === 'string' ? values['state-dir'] : DEFAULT_STATE_DIR;
   const file = typeof values.config === 'string' ? values.config : stateFolder(stateDir).config;
   // A first run will make it.
   const missing = values['first-run'] === true ? exampleSettings() : '';
-  const parsed = parseSettings(await readFile(file, 'utf8').catch(() => missing), file);
+  const parsed = parseSettings(await readFile(file, 'utf8').catch(() => missing), file, role);
   return 'settings' in parsed ? parsed.settings : undefined;
 }
 

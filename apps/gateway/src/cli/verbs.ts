@@ -1,11 +1,11 @@
 /** What the verbs of the command line share: where the gateway is, how results are printed, what surrounds the program. */
 import { statSync } from 'node:fs';
-import { Argument, Command } from 'commander';
+import { Argument, Command, Option } from 'commander';
 import type { PeerRole } from '@sallyport/cluster';
 import type { AdminClient } from './admin-client.ts';
 import type { Input } from './prompt.ts';
 
-export { Argument, Command };
+export { Argument, Command, Option };
 
 /** What the program takes from its surroundings. */
 export interface Surroundings {
@@ -108,6 +108,12 @@ function mayBeThere(path: string): boolean {
   }
 }
 
-/** Sockets that are looked for, the first that exists. */
-export const SOCKETS = ['./state/sallyport.sock', '/var/lib/sallyport/sallyport.sock'];
+/** Sockets that are looked for, the first that exists (also where we may not look: then the connection says so). */
+export const SOCKETS = [
+  './state/sallyport.sock',
+  '/var/lib/sallyport/sallyport.sock',
+  // Of the units of a cluster: auth first, which can do more.
+  '/var/lib/sallyport/auth/sallyport.sock',
+  '/var/lib/sallyport/tunnel-node/sallyport.sock',
+];
 export const DEFAULT_STATE_DIR = '/var/lib/sallyport';

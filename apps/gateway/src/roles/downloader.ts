@@ -10,7 +10,7 @@ export function startDownloader(options: Omit<RoleOptions, 'openStore'>): Promis
   return starting(async (closers, close) => {
     const parts = await openRole('downloader', options.config, closers);
     const { settings, certificates, log } = parts;
-    const auth = await authClient({ addresses: addressesOf(settings(), 'auth'), certificates });
+    const auth = await authClient({ addresses: addressesOf(settings(), 'auth'), certificates, log });
     closers.push(() => auth.close());
     const downloads = await sentence(openDownloader({ settings: settings(), auth, log }));
     const lifecycle = await openWatching(parts);

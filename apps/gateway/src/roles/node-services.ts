@@ -41,7 +41,7 @@ export async function openNodeServices(parts: NodeServicesParts): Promise<{ clos
     known: () => peers.alive,
     own: { name: node.name, node: own },
   });
-  const accounts = await accountClient({ addresses: addressesOf(settings(), 'auth'), certificates });
+  const accounts = await accountClient({ addresses: addressesOf(settings(), 'auth'), certificates, log });
   const tally = new Tally(events);
   const rpc = await serveRpc(
     TunnelNodeModule.with(own),

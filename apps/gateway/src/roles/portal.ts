@@ -9,9 +9,9 @@ export function startPortal(options: Omit<RoleOptions, 'openStore'>): Promise<Ru
   return starting(async (closers, close) => {
     const parts = await openRole('portal', options.config, closers);
     const { settings, certificates, log } = parts;
-    const auth = await authClient({ addresses: addressesOf(settings(), 'auth'), certificates });
+    const auth = await authClient({ addresses: addressesOf(settings(), 'auth'), certificates, log });
     closers.push(() => auth.close());
-    const catalog = await catalogClient({ addresses: addressesOf(settings(), 'catalog'), certificates });
+    const catalog = await catalogClient({ addresses: addressesOf(settings(), 'catalog'), certificates, log });
     closers.push(() => catalog.close());
     const lifecycle = await openWatching(parts);
     const portal = new PortalController(auth, catalog, log);

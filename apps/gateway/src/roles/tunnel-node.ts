@@ -48,8 +48,8 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
     if (assertions) closers.push(asserting({ assertions, tunnels, node, log }));
 
     // 3. upstreams
-    const portal = httpUpstream({ role: 'portal', addresses: portals, certificates });
-    const downloader = httpUpstream({ role: 'downloader', addresses: downloaders, certificates });
+    const portal = httpUpstream({ role: 'portal', addresses: portals, certificates, log });
+    const downloader = httpUpstream({ role: 'downloader', addresses: downloaders, certificates, log });
     closers.push(
       () => portal.close(),
       () => downloader.close(),
