@@ -25,6 +25,7 @@ const tunnels = {
   },
   tunnels: async () => [],
   disconnect: async () => 0,
+  abandon: () => 0,
   release: () => undefined,
 };
 let nodes: MemoryNodes;

@@ -1,5 +1,6 @@
 import type { Log } from '@sallyport/chassis';
 import {
+  NodeReplaced,
   ServiceUnavailable,
   StoreUnavailable,
   type Nodes,
@@ -18,7 +19,10 @@ import type { Peers } from './peers.ts';
 
 export interface NodeLifeParts {
   nodes: Nodes;
-  tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'>;
+  tunnels: Pick<
+    Tunnels,
+    'abandon' | 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'
+  >;
   lifecycle: Pick<GatewayLifecycle, 'status'>;
   announcement: Pick<NodeReport, 'name' | 'incarnation' | 'number' | 'address'>;
   /** What each heartbeat says of its slice of the pools. Absent = it has none. */
@@ -26,6 +30,8 @@ export interface NodeLifeParts {
   /** Both absent: there are no other nodes. */
   peers?: Pick<Peers, 'look'>;
   isolation?: Pick<Isolation, 'reason' | 'handleTick'>;
+  /** Another process goes by the name of this node: it must end. Told once. */
+  onReplaced?: (why: NodeReplaced) => void;
   log: Log;
   /** µs since 1970. */
   now: () => bigint;
@@ -53,6 +59,7 @@ export class NodeLife implements PeerNode {
   #newest = 0;
   #store: StoreSight = { answeredAt: undefined, silentSince: undefined };
   #beating: Promise<void> | undefined;
+  #replaced = false;
 
   constructor(parts: NodeLifeParts) {
     this.#parts = parts;
@@ -98,7 +105,11 @@ export class NodeLife implements PeerNode {
   /** For balancers. */
   notReady(): string[] {
     const isolated = this.#parts.isolation?.reason;
-    return [...(this.draining ? ['draining'] : []), ...(isolated === undefined ? [] : [isolated])];
+    return [
+      ...(this.#replaced ? ['replaced by another process'] : []),
+      ...(this.draining ? ['draining'] : []),
+      ...(isolated === undefined ? [] : [isolated]),
+    ];
   }
 
   /** For people: a store that is away for everybody must not make balancers act. */
@@ -124,6 +135,7 @@ export class NodeLife implements PeerNode {
   /** Called by its own clock about once a second. */
   async handleTick(): Promise<void> {
     await this.#beat();
+    if (this.#replaced) return;
     await this.#parts.isolation?.handleTick(this.#store);
     await this.#moveAway();
   }
@@ -184,9 +196,22 @@ export class NodeLife implements PeerNode {
       this.#take(record.drain);
       await peers?.look();
     } catch (error) {
+      if (error instanceof NodeReplaced) return this.#yield(error);
       if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the heartbeat failed');
       this.#store = { ...this.#store, silentSince: this.#store.silentSince ?? begun };
     }
+  }
+
+  /** The clients are the other one's; without a packet they come back at once. */
+  #yield(why: NodeReplaced): void {
+    const { tunnels, lifecycle, onReplaced } = this.#parts;
+    this.close();
+    if (this.#replaced) return;
+    this.#replaced = true;
+    if (lifecycle.status().state === 'stopping') return;
+    tunnels.refusing = 'server-shutdown';
+    tunnels.abandon('superseded');
+    onReplaced?.(why);
   }
 
   #take(drain: boolean): void {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
+import { ATTEMPT_MILLIS } from './deadline.ts';
 import { freePort, RedisServer, until } from './redis-server.fake.ts';
 import { defaultRedisSettings, type RedisSettings } from './redis-settings.ts';
 import { Redis, RedisProblem, type RedisOptionsOfOurs } from './redis.ts';
@@ -143,6 +144,25 @@ describe('the connection to Redis', () => {
     await other.stop();
   });
 
+  it('begins no attempt that has hardly any time left: without an answer it would break off all others', async (t) => {
+    const other = await RedisServer.start('--replicaof', '127.0.0.1', String(server.port));
+    t.after(() => other.stop());
+    const begun: number[] = [];
+    const seed = () => {
+      begun.push(performance.now());
+      return 1;
+    };
+    // A pause of 250 ms would end with 100 ms left.
+    const deadlineMillis = 650;
+    const { sessions } = await open({ deadlineMillis, seed }, { url: other.settings.url });
+    begun.length = 0;
+    await assert.rejects(sessions.find('00'), { name: 'StoreUnavailable' });
+    const [first = 0] = begun;
+    assert.ok(begun.length > 1, 'it was tried again');
+    const allowed = first + deadlineMillis - ATTEMPT_MILLIS + SLACK_MILLIS;
+    assert.ok((begun.at(-1) ?? Infinity) <= allowed, begun.map((at) => at - first).join());
+  });
+
   it('refuses while Redis is away, says so once, and comes back by itself', async () => {
     const other = await RedisServer.start();
     const states: boolean[] = [];
@@ -238,3 +258,6 @@ describe('the connection to Redis', () => {
     });
   });
 });
+
+/** Between the look at the clock and the attempt. */
+const SLACK_MILLIS = 50;

@@ -14,6 +14,8 @@ import { randomInt } from 'node:crypto';
 import type { ConnectionOptions } from 'node:tls';
 import { Cluster, Redis as Client, type RedisOptions } from 'ioredis';
 import type { Clock } from './clock.ts';
+import { Confirmed } from './confirmed.ts';
+import { ATTEMPT_MILLIS, TimedOut, withDeadline } from './deadline.ts';
 import type { RedisSettings } from './redis-settings.ts';
 import { CLUSTER_NAME } from './redis-settings.ts';
 import { checkServer, DEFAULT_PORT, portMisfit } from './redis-checks.ts';
@@ -67,7 +69,7 @@ export class Redis {
   /** What all keys begin with: `{NAME}:`. */
   readonly prefix: string;
   readonly #main: Connection;
-  readonly #confirmed: Confirmed;
+  readonly #confirmed: Confirmed<Connection>;
   readonly #options: RedisOptionsOfOurs;
   readonly #deadlineMillis: number;
   readonly #reignListeners = new Set<(reign: string) => void>();
@@ -242,9 +244,12 @@ export class Redis {
         if (error instanceof TimedOut) this.#main.renew();
         const fault = faultOf(error);
         if (!(fault instanceof StoreUnavailable)) throw fault;
+        // An attempt that is cut short takes the connection away from all others.
+        const isLate = (millis: number) => performance.now() + millis + ATTEMPT_MILLIS > until;
         const pause = Math.min(RETRY_MILLIS * 2 ** round, RETRY_MAX_MILLIS);
-        if (!canRepeat(error) || performance.now() + pause >= until) throw fault;
+        if (!canRepeat(error) || isLate(pause)) throw fault;
         await sleep(pause);
+        if (isLate(0)) throw fault;
       }
     }
   }
@@ -349,85 +354,6 @@ class Connection {
   }
 }
 
-/**
- * Waits for a replica. WAIT stops the connection that it runs on, so it has one of its own; on that one a last write
- * comes first, and a replica that has it has all that was written before. Those that wait together share one WAIT.
- */
-class Confirmed {
-  readonly #make: () => Connection;
-  readonly #write: (connection: Connection, reign: string) => Promise<unknown>;
-  #connection: Connection | undefined;
-  #waiting: Waiter[] = [];
-  #running = false;
-
-  constructor(make: () => Connection, write: (connection: Connection, reign: string) => Promise<unknown>) {
-    this.#make = make;
-    this.#write = write;
-  }
-
-  /** @param reign in which it was written. */
-  confirm(reign: string, until: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ reign, until, resolve, reject });
-      if (!this.#running) void this.#drain();
-    });
-  }
-
-  async close(): Promise<void> {
-    await this.#connection?.close();
-  }
-
-  async #drain(): Promise<void> {
-    this.#running = true;
-    await Promise.resolve(); // those that are asked for in the same turn go together
-    while (this.#waiting.length > 0) {
-      const reign = this.#waiting[0]?.reign ?? '';
-      const together = this.#waiting.filter((waiter) => waiter.reign === reign);
-      this.#waiting = this.#waiting.filter((waiter) => waiter.reign !== reign);
-      const until = Math.min(...together.map((waiter) => waiter.until));
-      try {
-        await this.#wait(reign, until);
-        for (const waiter of together) waiter.resolve();
-      } catch (cause) {
-        const error = new StoreUnavailable('no replica of Redis has confirmed the change', { cause });
-        for (const waiter of together) waiter.reject(error);
-      }
-    }
-    this.#running = false;
-  }
-
-  async #wait(reign: string, until: number): Promise<void> {
-    const connection = await this.#open(until);
-    const left = () => Math.max(1, Math.floor(until - performance.now()));
-    try {
-      await withDeadline(this.#write(connection, reign), left());
-      const replicas = await withDeadline(
-        connection.call('', 'WAIT', [1, left()]),
-        left() + WAIT_GRACE_MILLIS,
-      );
-      if (!(Number(replicas) >= 1)) throw new Error('none has it in time');
-    } catch (error) {
-      if (error instanceof TimedOut) connection.renew();
-      throw error;
-    }
-  }
-
-  async #open(until: number): Promise<Connection> {
-    this.#connection ??= this.#make();
-    if (!this.#connection.ready) await this.#connection.open(Math.max(1, until - performance.now()));
-    return this.#connection;
-  }
-}
-
-interface Waiter {
-  reign: string;
-  until: number;
-  resolve: () => void;
-  reject: (error: unknown) => void;
-}
-
-class TimedOut extends Error {}
-
 /** A whole call, with its repetitions. */
 export const DEADLINE_MILLIS = 3000;
 /** First connection of a process. */
@@ -447,7 +373,6 @@ const RETRY_MILLIS = 20;
 const RETRY_MAX_MILLIS = 250;
 const CONNECT_MILLIS = 2000;
 const RECONNECT_MAX_MILLIS = 500;
-const WAIT_GRACE_MILLIS = 200;
 const SEED_LIMIT = 2 ** 31;
 
 const BEGIN_REIGN = loadScript('begin-reign');
@@ -654,18 +579,6 @@ function replyOf(value: unknown, script: Script): Reply {
       throw new Error(`script ${script.name} gave no text`);
     return item;
   });
-}
-
-async function withDeadline<T>(work: Promise<T>, millis: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new TimedOut('no answer in time')), Math.max(0, millis));
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function backOff(times: number): number {

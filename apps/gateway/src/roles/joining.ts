@@ -13,6 +13,7 @@ export interface JoiningParts extends RoleParts {
   tunnels: NodeLifeParts['tunnels'] & IsolationParts['tunnels'];
   lifecycle: NodeLifeParts['lifecycle'];
   returnPath: ReturnPath;
+  onReplaced: (why: Error) => void;
 }
 
 /**
@@ -20,6 +21,7 @@ export interface JoiningParts extends RoleParts {
  * @param begun told before the first heartbeat: from then on the node has to be taken back.
  */
 export async function joinCluster(parts: JoiningParts, closers: Closer[], begun: (own: NodeLife) => void) {
+  const { onReplaced } = parts;
   const { settings, certificates, metrics, node, nodes, tunnels, lifecycle, returnPath, log, now } = parts;
   const clients = new NodeClients(certificates);
   closers.push(() => clients.close());
@@ -37,7 +39,7 @@ export async function joinCluster(parts: JoiningParts, closers: Closer[], begun:
   closers.push(() => home.close());
   const { number, address } = settings().node;
   const own = new NodeLife({
-    ...{ nodes, tunnels, lifecycle, home, peers, isolation, log, now, monotonic },
+    ...{ nodes, tunnels, lifecycle, home, peers, isolation, onReplaced, log, now, monotonic },
     announcement: { ...node, number, address },
   });
   closers.push(() => own.close());
