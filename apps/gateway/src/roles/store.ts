@@ -13,6 +13,7 @@ import {
   RedisNodes,
   RedisRestore,
   RedisSessions,
+  RedisWatch,
   registerOutboxMetrics,
   RESTORE_MICROS,
   systemClock,
@@ -35,6 +36,10 @@ export const openStore: OpenStore = async (settings, around) => {
   });
   try {
     const events = await RedisEventLog.open(redis, log);
+    const watch = new RedisWatch({
+      call: (command, ...args) => redis.call(command, ...args),
+      ...{ settings: where, log, metrics: around.metrics },
+    });
     const sessions = new RedisSessions({ redis, limits });
     const closeOutbox = role === 'auth' ? await openOutbox(redis, sessions, settings, around) : undefined;
     return {
@@ -47,6 +52,7 @@ export const openStore: OpenStore = async (settings, around) => {
       lastLogins: (user) => events.lastLogins(user),
       async close() {
         closing = true;
+        watch.close();
         await closeOutbox?.();
         events.close();
         await sessions.close();
