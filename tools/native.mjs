@@ -55,7 +55,7 @@ function sourceHash() {
   const hash = createHash('sha256');
   const files = readdirSync(NATIVE, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && /\.(rs|toml|lock)$/.test(entry.name))
-    .map((entry) => join(entry.path, entry.name))
+    .map((entry) => join(entry.parentPath, entry.name))
     .filter((path) => !path.startsWith(TARGET))
     .sort();
   for (const path of files) hash.update(relative(NATIVE, path)).update('\0').update(readFileSync(path));

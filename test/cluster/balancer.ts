@@ -56,8 +56,11 @@ export class Balancer {
     return this.#ready.map(nodeName);
   }
 
-  async whenReady(count: number, timeoutMs = 60_000): Promise<void> {
-    await eventually(`${count} nodes are ready`, () => this.#ready.length === count, timeoutMs);
+  /** @param nodes how many, or their names */
+  async whenReady(nodes: number | readonly string[], timeoutMs?: number): Promise<void> {
+    const isSo = () =>
+      typeof nodes === 'number' ? this.#ready.length === nodes : this.ready.join() === nodes.join();
+    await eventually(`ready nodes: ${String(nodes)}`, isSo, timeoutMs);
   }
 
   async close(): Promise<void> {

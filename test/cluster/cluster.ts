@@ -155,12 +155,7 @@ export class Cluster {
     const { cookie } = await Openconnect.authenticate(this.client(this.#clients - 1, { user, password }));
     const connect = () => Openconnect.connect(this.withCookie(this.#clients - 1, cookie));
     // A Redis that nobody knows gives no new addresses for its first seconds: nodes might still say what they hold.
-    const client = await eventually(
-      'the first tunnel',
-      () => connect().catch(waitsForNodes),
-      ADDRESSES_MS,
-      500,
-    );
+    const client = await eventually('the first tunnel', () => connect().catch(waitsForNodes), 500);
     const code = await client.stop();
     if (code !== 0) throw new Error(`the logout of the first client failed:\n${client.output}`);
     await eventually(
@@ -318,7 +313,6 @@ function waitsForNodes(error: unknown): undefined {
 /** Of the first login; not among those that scripts are told. */
 const OWN_USER: ClusterUser = { name: 'first', password: 'first-password' };
 const LEAST_USERS = 100;
-const ADDRESSES_MS = 30_000;
 const LAN_PORT = 80;
 const KAFKA_READY = /"pid":(\d+),"port"/;
 /** Pages on IPv4 and IPv6; `/busy` sends without end, for connections that are to survive. */

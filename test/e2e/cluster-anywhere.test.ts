@@ -28,7 +28,7 @@ const SETTINGS = {
   profiles: {
     staff: { label: 'Staff', methods: ['local'], default: true },
     ops: { label: 'Ops', methods: ['local'], 'allow-groups': ['ops'] },
-    brief: { label: 'Brief', methods: ['local'], 'session-timeout': 3 },
+    brief: { label: 'Brief', methods: ['local'], 'session-timeout': 10 },
   },
 };
 

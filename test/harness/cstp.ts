@@ -1,6 +1,6 @@
 /** The client's end of a CSTP channel, and IP packets to send through it. PROTOCOL §6.6. */
 import type { TlsClient } from './tls-client.ts';
-import { eventually } from './run.ts';
+import { eventually, PATIENCE_MS } from './run.ts';
 
 export interface Frame {
   type: number;
@@ -24,11 +24,13 @@ export class CstpChannel {
   /** Everything received, in order. */
   readonly frames: Frame[] = [];
   /** The gateway has closed. */
-  closed = false;
+  closed: boolean;
   answerDpd = true;
 
   constructor(client: TlsClient) {
     this.#client = client;
+    // It may have done that with its answer, before anybody listened here.
+    this.closed = client.socket.destroyed || client.socket.readableEnded;
     const early = client.reader.release();
     client.socket.on('data', (chunk: Buffer) => this.#take(chunk));
     client.socket.on('close', () => (this.closed = true));
@@ -50,16 +52,17 @@ export class CstpChannel {
     this.#client.socket.end();
   }
 
-  /** The first frame of a type, from `from` on in `frames`. */
+  /** The first frame of a type, from `from` on in `frames`. @throws when the gateway closes without it */
   next(type: number, options: { from?: number; timeoutMs?: number } = {}): Promise<Frame> {
-    return eventually(
-      `frame of type ${type}`,
-      () => this.frames.slice(options.from ?? 0).find((one) => one.type === type),
-      options.timeoutMs ?? 10_000,
-    );
+    const found = () => {
+      const frame = this.frames.slice(options.from ?? 0).find((one) => one.type === type);
+      if (frame === undefined && this.closed) throw new Error(`closed without a frame of type ${type}`);
+      return frame;
+    };
+    return eventually(`frame of type ${type}`, found, options.timeoutMs ?? PATIENCE_MS);
   }
 
-  whenClosed(timeoutMs = 10_000): Promise<boolean> {
+  whenClosed(timeoutMs = PATIENCE_MS): Promise<boolean> {
     return eventually('the gateway closes the channel', () => this.closed, timeoutMs);
   }
 

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Lab, Spawned } from './lab.ts';
 import { ByteReader } from './tls-client.ts';
-import { eventually, ROOT, run, type Finished } from './run.ts';
+import { eventually, PATIENCE_MS, ROOT, run, type Finished } from './run.ts';
 
 /** A configuration document: keys as in docs/configuration.md. JSON is YAML, so it is written as JSON. */
 export type SettingsDocument = Record<string, unknown>;
@@ -74,7 +74,7 @@ export class Gateway {
         if (!this.running) throw new Error(`the gateway ended: ${this.logs()}`);
         return (await this.health('ready').catch(() => 0)) === 200;
       },
-      START_MS,
+      PATIENCE_MS,
     ).catch((error: unknown) => {
       throw new Error(`the gateway does not serve:\n${this.logs()}`, { cause: error });
     });
@@ -191,4 +191,3 @@ function isLogLine(value: unknown): value is LogLine {
 }
 
 export const ADMIN_PORT = 9480;
-const START_MS = 20_000;

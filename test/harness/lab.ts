@@ -23,7 +23,16 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { each, eventually, run, runSync, within, type Finished, type RunOptions } from './run.ts';
+import {
+  each,
+  eventually,
+  PATIENCE_MS,
+  run,
+  runSync,
+  within,
+  type Finished,
+  type RunOptions,
+} from './run.ts';
 
 export interface LabOptions {
   /** Client namespaces; 1 unless told. */
@@ -160,7 +169,7 @@ export class Lab {
     const socket = connect({ path: await this.#relay(namespace), allowHalfOpen: true });
     socket.on('error', () => {});
     const verdict = await within(
-      DIAL_MS,
+      PATIENCE_MS,
       `connection to ${host}:${port}`,
       new Promise<string>((resolve) => {
         const closed = () => resolve('-');
@@ -305,7 +314,7 @@ export class Lab {
     const program = fileURLToPath(new URL('./relay.js', import.meta.url));
     const relay = this.spawn(namespace, [process.execPath, program, path]);
     // Its socket is there before it takes connections.
-    const ready = eventually('relay', () => relay.output().includes('listening') && path, DIAL_MS);
+    const ready = eventually('relay', () => relay.output().includes('listening') && path, PATIENCE_MS);
     this.#relays.set(namespace, ready);
     return ready;
   }
@@ -393,6 +402,5 @@ function guardExit(): void {
 }
 
 const PREFIX = 'sp';
-const DIAL_MS = 10_000;
 const CHILDREN_MS = 5_000;
 const OUTPUT_CHARACTERS = 4_000_000;

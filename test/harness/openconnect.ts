@@ -1,7 +1,7 @@
 /** The real `openconnect`, run in a client's namespace. */
 import type { KeyPair } from './certificates.ts';
 import type { Lab, Spawned } from './lab.ts';
-import { eventually, ROOT } from './run.ts';
+import { eventually, PATIENCE_MS, ROOT } from './run.ts';
 
 export interface OpenconnectOptions {
   lab: Lab;
@@ -94,7 +94,7 @@ export class Openconnect {
     return this.#process.child.exitCode === null && this.#process.child.signalCode === null;
   }
 
-  async whenUp(timeoutMs = 15_000): Promise<TunnelUp> {
+  async whenUp(timeoutMs = PATIENCE_MS): Promise<TunnelUp> {
     await eventually(
       'tunnel',
       () => {
@@ -130,7 +130,7 @@ export class Openconnect {
     return this.count(/^(?:\[[^\]]*\] )?POST https?:/m);
   }
 
-  async whenConnects(count: number, timeoutMs = 20_000): Promise<void> {
+  async whenConnects(count: number, timeoutMs = PATIENCE_MS): Promise<void> {
     await eventually(`CONNECT number ${count}`, () => this.connects >= count, timeoutMs).catch(
       (error: unknown) => {
         throw new Error(`no CONNECT number ${count}:\n${this.output}`, { cause: error });

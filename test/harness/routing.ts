@@ -2,7 +2,7 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Lab, Spawned } from './lab.ts';
-import { eventually, ROOT, run } from './run.ts';
+import { eventually, PATIENCE_MS, ROOT, run } from './run.ts';
 
 /** An example of the page, by what stands behind its fence. @throws when there is none */
 export function documented(fence: 'bird node' | 'bird router' | 'frr node'): string {
@@ -63,7 +63,5 @@ async function whileRunning(
     }),
   );
   for (const end of ended) end.catch(() => undefined);
-  await Promise.race([...ended, eventually(what, ready, START_MS)]);
+  await Promise.race([...ended, eventually(what, ready, PATIENCE_MS)]);
 }
-
-const START_MS = 30_000;

@@ -29,7 +29,7 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
       {
         env: options.env ?? process.env,
         cwd: options.cwd,
-        timeout: options.timeoutMs ?? RUN_MS,
+        timeout: options.timeoutMs ?? PATIENCE_MS,
         killSignal: 'SIGKILL',
         maxBuffer: 64 * 1024 * 1024,
       },
@@ -50,12 +50,15 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
 /** For clean-up in exit handlers, where nothing asynchronous runs any more. Never throws. */
 export function runSync(argv: readonly string[], input = ''): string {
   const [program = '', ...args] = argv;
-  return spawnSync(program, args, { encoding: 'utf8', timeout: RUN_MS, input }).stdout ?? '';
+  return spawnSync(program, args, { encoding: 'utf8', timeout: PATIENCE_MS, input }).stdout ?? '';
 }
 
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
+
+/** How long a test waits for what must happen: far longer than on any machine, so that only what never happens fails. */
+export const PATIENCE_MS = 120_000;
 
 /** Works through a list, a few at once. */
 export async function each<T>(items: Iterable<T>, work: (item: T) => Promise<unknown>): Promise<void> {
@@ -70,7 +73,7 @@ export async function each<T>(items: Iterable<T>, work: (item: T) => Promise<unk
 export async function eventually<T>(
   what: string,
   probe: () => T | undefined | false | Promise<T | undefined | false>,
-  timeoutMs = 10_000,
+  timeoutMs = PATIENCE_MS,
   everyMs = 25,
 ): Promise<T> {
   const end = performance.now() + timeoutMs;
@@ -95,5 +98,4 @@ export async function within<T>(timeoutMs: number, what: string, promise: Promis
   }
 }
 
-const RUN_MS = 60_000;
 const AT_ONCE = 8;

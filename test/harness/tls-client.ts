@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 import { connect, type ConnectionOptions, type PeerCertificate, type TLSSocket } from 'node:tls';
 import type { KeyPair } from './certificates.ts';
 import type { Lab } from './lab.ts';
-import { within } from './run.ts';
+import { PATIENCE_MS, within } from './run.ts';
 
 export interface Target {
   lab: Lab;
@@ -81,7 +81,7 @@ export class TlsClient {
       socket.once('close', () => reject(new Error('closed during the TLS handshake')));
     });
     try {
-      await within(HANDSHAKE_MS, 'TLS handshake', secure);
+      await within(PATIENCE_MS, 'TLS handshake', secure);
     } catch (error) {
       socket.destroy();
       raw.destroy();
@@ -110,7 +110,7 @@ export class TlsClient {
   }
 
   /** Reads one HTTP answer. */
-  async answer(method = 'GET', timeoutMs = ANSWER_MS): Promise<HttpAnswer> {
+  async answer(method = 'GET', timeoutMs = PATIENCE_MS): Promise<HttpAnswer> {
     return within(timeoutMs, `answer to ${method}`, readAnswer(this.reader, method));
   }
 
@@ -120,7 +120,7 @@ export class TlsClient {
   }
 
   /** True once the gateway has closed; waits for it. */
-  closedByPeer(timeoutMs = ANSWER_MS): Promise<boolean> {
+  closedByPeer(timeoutMs = PATIENCE_MS): Promise<boolean> {
     return within(timeoutMs, 'the gateway closes', this.reader.ended).then(
       () => true,
       () => false,
@@ -320,5 +320,3 @@ export const RECORD_OVERHEAD = { 'TLSv1.2': 8 + 16, 'TLSv1.3': 1 + 16 } as const
 export const APPLICATION_DATA = 23;
 
 const RECORD_HEAD = 5;
-const HANDSHAKE_MS = 10_000;
-const ANSWER_MS = 10_000;

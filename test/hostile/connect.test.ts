@@ -93,7 +93,7 @@ test('V37: every type, length and split of a frame is a packet, ignored, or the 
       channel.send(FRAME.data, echoRequest(address, world.lab.lanIpv4, 1, mtu + 1));
       channel.send(FRAME.data, Buffer.from([0x45]));
       channel.send(FRAME.data, echoRequest('203.0.113.99', world.lab.lanIpv4, 2));
-      await sleep(100);
+      await channel.next(FRAME.dpdResponse); // of type 3 above
       const mark = channel.frames.length;
       const ask = frame(FRAME.dpdRequest, Buffer.from('still here'));
       for (const byte of ask) channel.sendRaw(Uint8Array.of(byte));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import type { Socket } from 'node:net';
-import { eventually, sleep, TlsClient, World } from '../harness/index.ts';
+import { eventually, PATIENCE_MS, sleep, TlsClient, World } from '../harness/index.ts';
 import { survives, validLogin } from './survives.ts';
 
 const world = await World.open();
@@ -48,7 +48,7 @@ test('half a ClientHello is cut off in time', async () => {
       await eventually(
         'all closed',
         () => sockets.every((socket) => socket.readableEnded || socket.destroyed),
-        40_000,
+        PATIENCE_MS,
         250,
       );
     },
@@ -70,7 +70,7 @@ test('slow heads and slow bodies are cut off in time (slowloris)', async () => {
             : 'POST / HTTP/1.1\r\nHost: vpn\r\nContent-Length: 1000\r\n\r\n<',
         );
       }
-      const end = performance.now() + 40_000;
+      const end = performance.now() + PATIENCE_MS;
       while (open > 0) {
         assert.ok(performance.now() < end, `${open} are still open`);
         for (const client of clients) if (!client.socket.destroyed) client.write('a');

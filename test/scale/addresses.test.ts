@@ -12,6 +12,7 @@ describe('addresses under random kills', () => {
       kills: 3,
       redisKills: 1,
       pools: { ipv4: '10.77.0.0/25', ipv6: 'fd00:77::/57' },
+      seed: 1,
       limitMillis: 10 * 60_000,
       say: () => undefined,
     });

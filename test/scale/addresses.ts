@@ -17,6 +17,7 @@ import {
   StoreUnavailable,
 } from '@sallyport/cluster';
 import { RedisServer, sampleClaim, sampleLogin } from '@sallyport/cluster/testing';
+import { Random } from '../model/simulation.ts';
 import { AddressHistory, type Answer } from './history.ts';
 import { pause } from './probe.ts';
 
@@ -28,6 +29,8 @@ export interface AddressesOptions {
   kills: number;
   redisKills: number;
   pools: { ipv4: string; ipv6: string };
+  /** Of all choices; when what happens is the machine's affair. */
+  seed: number;
   /** No new operations after this, ms. */
   limitMillis: number;
   say: (line: string) => void;
@@ -67,6 +70,7 @@ class Run {
   readonly #redis: Redis;
   readonly #stream: RedisEventStream;
   readonly #sessions: RedisSessions;
+  readonly #random: Random;
   readonly #history = new AddressHistory();
   readonly #nodes: (ChildProcess | undefined)[];
   readonly #idle: boolean[];
@@ -78,6 +82,7 @@ class Run {
 
   constructor(options: AddressesOptions, server: RedisServer, redis: Redis) {
     this.#options = options;
+    this.#random = new Random(options.seed);
     this.#server = server;
     this.#redis = redis;
     this.#stream = new RedisEventStream(redis);
@@ -126,7 +131,8 @@ class Run {
       const read = await this.#read();
       const count = this.#history.claims + this.#history.releases;
       const now = performance.now();
-      if (count >= operations || now - begun > limitMillis || this.#problems.length > 0) return done;
+      const isEnough = count >= operations && done.kills >= kills && done.redisKills >= redisKills;
+      if (isEnough || now - begun > limitMillis || this.#problems.length > 0) return done;
       this.#handOut();
       if (now - swept > 1000) {
         swept = now;
@@ -158,6 +164,7 @@ class Run {
       port: this.#server.port,
       name: `n${index + 1}`,
       number: index + 1,
+      seed: this.#random.below(SEEDS),
       target: Math.ceil((sizeOf(pools.ipv4) * CROWDING) / this.#nodes.length),
       ...pools,
     };
@@ -178,7 +185,7 @@ class Run {
   }
 
   async #killNode(): Promise<void> {
-    const index = randomInt(this.#nodes.length);
+    const index = this.#random.below(this.#nodes.length);
     await gone(this.#nodes[index]);
     this.#start(index);
   }
@@ -196,7 +203,7 @@ class Run {
     const tokens = [...this.#history.live.values()];
     if (tokens.length === 0) return;
     for (const child of this.#nodes) {
-      const some = Array.from({ length: TOKENS }, () => tokens[randomInt(tokens.length)] ?? '');
+      const some = Array.from({ length: TOKENS }, () => this.#random.pick(tokens) ?? '');
       if (child?.connected === true) child.send(some, () => undefined);
     }
   }
@@ -331,6 +338,7 @@ async function main(argv: readonly string[]): Promise<number> {
     kills: Number(values.kills),
     redisKills: Number(values['redis-kills']),
     pools: { ipv4: '10.77.0.0/21', ipv6: 'fd00:77::/53' },
+    seed: values.seed === '' ? randomInt(SEEDS) : Number(values.seed),
     limitMillis: Number(values.minutes) * 60_000,
     say: (line) => void process.stderr.write(`${line}\n`),
   });
@@ -349,9 +357,12 @@ const OPTIONS = {
   kills: { type: 'string', default: '40' },
   'redis-kills': { type: 'string', default: '5' },
   minutes: { type: 'string', default: '60' },
+  /** '' = a new one. */
+  seed: { type: 'string', default: '' },
 } as const;
 
 const OBSERVER = 'observer';
+const SEEDS = 2 ** 31;
 /** Facts of one look. */
 const READ = 500;
 /** That a node is told of at once. */

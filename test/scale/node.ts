@@ -3,7 +3,7 @@
  * asks again after an answer got lost, asserts in a new reign. It may be killed at any moment. Told by its parent which
  * tokens there are; tells it what each claim was answered.
  */
-import { randomBytes, randomInt, randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import {
   defaultRedisSettings,
@@ -17,6 +17,7 @@ import {
   type Session,
 } from '@sallyport/cluster';
 import { sampleClaim, sampleLogin } from '@sallyport/cluster/testing';
+import { Random } from '../model/simulation.ts';
 import type { Answer } from './history.ts';
 import { pause } from './probe.ts';
 
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     port: { type: 'string', default: '' },
     name: { type: 'string', default: '' },
     number: { type: 'string', default: '1' },
+    seed: { type: 'string', default: '1' },
     target: { type: 'string', default: '100' },
     ipv4: { type: 'string', default: '' },
     ipv6: { type: 'string', default: '' },
@@ -41,6 +43,7 @@ const settings = defaultRedisSettings({ url: `redis://127.0.0.1:${values.port}` 
 const redis = await untilDone(() => Redis.open(settings));
 const sessions = new RedisSessions({ redis, pollMillis: 200 });
 const nodes = new RedisNodes(redis);
+const random = new Random(Number(values.seed));
 const held = new Map<string, Session>();
 let tokens: string[] = [];
 let answers: Answer[] = [];
@@ -68,7 +71,7 @@ async function claim(request: ClaimRequest): Promise<void> {
 }
 
 async function start(): Promise<void> {
-  const login = sampleLogin(hashToken(newToken()), `user${randomInt(USERS)}`, grant);
+  const login = sampleLogin(hashToken(newToken()), `user${random.below(USERS)}`, grant);
   try {
     await sessions.create(login);
   } catch (error) {
@@ -84,7 +87,7 @@ function requestOf(tokenHash: string): ClaimRequest {
 
 async function leave(how: 'park' | 'end' | 'logout'): Promise<void> {
   const ids = [...held.keys()];
-  const session = held.get(ids[randomInt(Math.max(1, ids.length))] ?? '');
+  const session = held.get(ids[random.below(Math.max(1, ids.length))] ?? '');
   if (session?.lease === undefined) return;
   const { id, lease } = session;
   held.delete(id);
@@ -95,7 +98,7 @@ async function leave(how: 'park' | 'end' | 'logout'): Promise<void> {
 }
 
 async function act(): Promise<void> {
-  const dice = randomInt(100);
+  const dice = random.below(100);
   if (held.size > Number(values.target) && dice < 50) return leave('end');
   const token = tokens.pop();
   if (dice < 25 && token !== undefined) return claim(requestOf(token));

@@ -85,6 +85,12 @@ test('nobody is never right and meets the cost of some user, always the same for
   assert.equal(costs[0], '$scrypt$ln=14,r=8,p=1');
   assert.equal(await passwords.verifyNobody('x', 'secret', costs), 'wrong');
   assert.equal(await passwords.verifyNobody('x', 'secret', []), 'wrong');
+  const verify = t.mock.method(passwords, 'verify');
+  assert.equal(await passwords.verifyNobody('x', 'secret', costs), 'wrong');
+  assert.deepEqual(
+    verify.mock.calls.map(({ arguments: [, checked] }) => costOf(checked)),
+    costs,
+  );
 
   const known: number[] = [];
   const unknown: number[] = [];
@@ -93,7 +99,8 @@ test('nobody is never right and meets the cost of some user, always the same for
     unknown.push(await spent(() => passwords.verifyNobody(`n${round}`, 'wrong', costs)));
   }
   const ratio = median(unknown) / median(known);
-  assert.ok(ratio > 0.6 && ratio < 1.67, `an unknown name costs ${ratio.toFixed(2)} of a known one`);
+  t.diagnostic(`an unknown name costs ${ratio.toFixed(2)} of a known one`);
+  assert.ok(ratio > 0.1 && ratio < 10, 'one of them is not computed');
 });
 
 test('the costs of all kinds', () => {

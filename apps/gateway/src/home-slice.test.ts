@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createLog } from '@sallyport/chassis';
-import { MemoryNodes, parseSettings, StoreUnavailable, type Settings } from '@sallyport/cluster';
+import {
+  MemoryNodes,
+  parseSettings,
+  StoreUnavailable,
+  type ListedNode,
+  type Settings,
+} from '@sallyport/cluster';
 import { HomeSlice } from './home-slice.ts';
 
 test('nodes that agree announce their slices, each its own', async (t) => {
@@ -36,6 +42,29 @@ test('of two nodes with the same number at most one announces: who was there fir
   world.remove(first);
   await world.turn();
   assert.deepEqual(second.home, ['10.0.0.0/25'], 'the first has left');
+});
+
+test('the table is read before a slice is announced; for all else what is known of the others will do', async (t) => {
+  const world = new World();
+  const [node, rival] = [world.node(t, 'n1', 1, 2), world.node(t, 'n2', 1, 2)];
+  for (const each of [node, rival]) await each.beat();
+  const both = await world.nodes.list();
+  const alone = both.filter(({ name }) => name === 'n1');
+  let known = both;
+  node.known = () => known;
+  const ticks = async () => {
+    for (let n = 0; n < 5; n++) await node.slice.handleTick();
+    return node.lists;
+  };
+  assert.deepEqual([await ticks(), node.home], [0, []], 'one contradicts');
+  known = alone;
+  assert.deepEqual([await ticks(), node.home], [5, []], 'it was not known yet');
+  await world.nodes.leave(rival.identity);
+  assert.deepEqual([await ticks(), node.home], [6, ['10.0.0.0/25']], 'and not again while it has it');
+  known = both.map((each) =>
+    each.name === 'n2' ? { ...each, home: rival.slice.said.replace('wants', 'has') } : each,
+  );
+  assert.deepEqual([await ticks(), node.home], [6, []]);
 });
 
 test('two that come at once with the same number announce nothing', async (t) => {
@@ -156,6 +185,9 @@ class Node {
   /** The store is away for it. */
   isAway = false;
   isIsolated = false;
+  /** How often it has read the table. */
+  lists = 0;
+  known: (() => readonly ListedNode[]) | undefined;
   readonly #world: World;
   readonly #number: number;
 
@@ -165,8 +197,13 @@ class Node {
     this.identity = { name: facts.name, incarnation: `i${(incarnations += 1)}` };
     this.slice = new HomeSlice({
       nodes: {
-        list: () => (this.isAway ? Promise.reject(new StoreUnavailable('it is away')) : world.nodes.list()),
+        list: async () => {
+          this.lists += 1;
+          if (this.isAway) throw new StoreUnavailable('it is away');
+          return world.nodes.list();
+        },
       },
+      known: () => this.known?.(),
       node: this.identity,
       settings: () => settingsOf(this.pools, facts),
       returnPath: { settle: (home) => void (this.home = home) },

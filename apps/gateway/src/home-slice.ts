@@ -13,6 +13,8 @@ import { homeOfNode } from './wiring.ts';
 
 export interface HomeSliceParts {
   nodes: Pick<Nodes, 'list'>;
+  /** Nodes that lived when they were last listed, some seconds ago. Absent = they are listed each time. */
+  known?: () => readonly ListedNode[] | undefined;
   node: NodeIdentity;
   /** The present ones: a reload may change the pools. */
   settings: () => Settings;
@@ -72,21 +74,26 @@ export class HomeSlice {
     if (this.#held !== '' && this.#held !== key)
       this.#drop(isolated ? 'it is isolated' : 'the pools or the slices have changed');
     if (key === '') return;
-    const { nodes, log } = this.#parts;
-    let all: ListedNode[];
+    const known = this.#parts.known?.();
+    if (known && !this.#isFree(known, plan)) return;
+    const { nodes, returnPath, log } = this.#parts;
     try {
-      all = await nodes.list();
+      // Also where `known` said so: only what is read after this node has said what it wants shows who contradicts.
+      if (!this.#isFree(await nodes.list(), plan)) return;
     } catch (error) {
       if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the nodes cannot be listed');
       return;
     }
-    this.#decide(all, { plan, home, key });
+    this.#held = key;
+    returnPath.settle(home);
+    log.info({ home }, 'this node announces its slice');
   }
 
-  #decide(all: readonly ListedNode[], { plan, home, key }: Wanted & { key: string }): void {
-    const { node, settings, returnPath, log } = this.#parts;
+  /** May this node take its slice, as far as these nodes tell? One that it has is given up if they contradict. */
+  #isFree(all: readonly ListedNode[], plan: string): boolean {
+    const { node, settings } = this.#parts;
     const own = all.find(({ name, incarnation }) => name === node.name && incarnation === node.incarnation);
-    if (!own?.home?.endsWith(` ${plan}`)) return;
+    if (!own?.home?.endsWith(` ${plan}`)) return false;
     const rivals = all.filter(
       (other) =>
         other.name !== node.name &&
@@ -95,13 +102,10 @@ export class HomeSlice {
         (other.number === settings().node.number || !other.home?.endsWith(` ${plan}`)),
     );
     this.#warn(rivals);
-    if (this.#held === '' && rivals.length === 0) {
-      this.#held = key;
-      returnPath.settle(home);
-      log.info({ home }, 'this node announces its slice');
-    } else if (this.#held !== '' && rivals.some((other) => other.home?.startsWith(HAS))) {
+    if (this.#held === '') return rivals.length === 0;
+    if (rivals.some((other) => other.home?.startsWith(HAS)))
       this.#drop('another node announces a slice that does not go with it');
-    }
+    return false;
   }
 
   #drop(reason: string): void {

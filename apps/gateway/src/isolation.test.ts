@@ -226,7 +226,7 @@ class TestNode {
       now: () => BigInt(clock.ms) * 1000n,
     });
     // Its own clock stands still.
-    this.life.close();
+    void this.life.close();
   }
 
   #reach(address: string): NodeLife {

@@ -87,13 +87,8 @@ async function start(
   const nodes = new MemoryNodes(now);
   const home = new HomeSlice({ nodes, node, settings, returnPath, log });
   closers.push(() => home.close());
-  const announcement = {
-    ...{ ...node, number: settings().node.number, address: '' },
-    get home() {
-      return home.said;
-    },
-  };
-  const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, log, now }));
+  const announcement = { ...node, number: settings().node.number, address: '' };
+  const own = (life = new NodeLife({ nodes, tunnels, lifecycle, announcement, home, log, now }));
   closers.push(() => own.close());
   await own.handleTick();
   await home.handleTick();

@@ -25,6 +25,7 @@ const tunnels = {
   },
   tunnels: async () => [],
   disconnect: async () => 0,
+  abandon: () => 0,
   release: () => undefined,
 };
 let nodes: MemoryNodes;
@@ -36,6 +37,18 @@ beforeEach(async () => {
   nodes = new MemoryNodes(() => BigInt(clock.ms) * 1000n);
   life = started();
   await life.handleTick();
+});
+
+test('a close waits for the heartbeat under way, which would write the record of a node that has left', async () => {
+  let answer = (): void => assert.fail('no heartbeat');
+  const reached = new Promise<void>((resolve) => (answer = resolve));
+  const beat = nodes.heartbeat.bind(nodes);
+  nodes.heartbeat = async (...report) => (await reached, beat(...report));
+  const ticked = life.handleTick();
+  const left = life.close().then(() => nodes.leave({ name: 'n1', incarnation: 'i' }));
+  answer();
+  await Promise.all([left, ticked]);
+  assert.deepEqual(await nodes.list(), []);
 });
 
 test('a drain by an operator anywhere is seen with the next heartbeat: 404, no logins, and back', async () => {
@@ -116,7 +129,7 @@ function started(): NodeLife {
     monotonic: () => clock.ms,
   });
   // Its own clock stands still.
-  made.close();
+  void made.close();
   return made;
 }
 

@@ -1,5 +1,6 @@
 import type { Log } from '@sallyport/chassis';
 import {
+  NodeReplaced,
   ServiceUnavailable,
   StoreUnavailable,
   type Nodes,
@@ -11,18 +12,26 @@ import {
 } from '@sallyport/cluster';
 import type { Reason } from '@sallyport/protocol';
 import type { Tunnels } from '@sallyport/tunnel-node';
+import type { HomeSlice } from './home-slice.ts';
 import type { Isolation, StoreSight } from './isolation.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
 import type { Peers } from './peers.ts';
 
 export interface NodeLifeParts {
   nodes: Nodes;
-  tunnels: Pick<Tunnels, 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'>;
+  tunnels: Pick<
+    Tunnels,
+    'abandon' | 'tunnels' | 'disconnect' | 'release' | 'moveAway' | 'size' | 'lastId' | 'refusing'
+  >;
   lifecycle: Pick<GatewayLifecycle, 'status'>;
-  announcement: Omit<NodeReport, 'tunnels' | 'version' | 'unready'>;
+  announcement: Pick<NodeReport, 'name' | 'incarnation' | 'number' | 'address'>;
+  /** What each heartbeat says of its slice of the pools. Absent = it has none. */
+  home?: Pick<HomeSlice, 'said'>;
   /** Both absent: there are no other nodes. */
   peers?: Pick<Peers, 'look'>;
   isolation?: Pick<Isolation, 'reason' | 'handleTick'>;
+  /** Another process goes by the name of this node: it must end. Told once. */
+  onReplaced?: (why: NodeReplaced) => void;
   log: Log;
   /** µs since 1970. */
   now: () => bigint;
@@ -49,7 +58,8 @@ export class NodeLife implements PeerNode {
   /** Newest tunnel when the draining began. */
   #newest = 0;
   #store: StoreSight = { answeredAt: undefined, silentSince: undefined };
-  #beating = false;
+  #beating: Promise<void> | undefined;
+  #replaced = false;
 
   constructor(parts: NodeLifeParts) {
     this.#parts = parts;
@@ -95,7 +105,11 @@ export class NodeLife implements PeerNode {
   /** For balancers. */
   notReady(): string[] {
     const isolated = this.#parts.isolation?.reason;
-    return [...(this.draining ? ['draining'] : []), ...(isolated === undefined ? [] : [isolated])];
+    return [
+      ...(this.#replaced ? ['replaced by another process'] : []),
+      ...(this.draining ? ['draining'] : []),
+      ...(isolated === undefined ? [] : [isolated]),
+    ];
   }
 
   /** For people: a store that is away for everybody must not make balancers act. */
@@ -121,12 +135,15 @@ export class NodeLife implements PeerNode {
   /** Called by its own clock about once a second. */
   async handleTick(): Promise<void> {
     await this.#beat();
+    if (this.#replaced) return;
     await this.#parts.isolation?.handleTick(this.#store);
     await this.#moveAway();
   }
 
-  close(): void {
+  /** A heartbeat under way is waited for: it would write the record of a node that has left. */
+  async close(): Promise<void> {
     clearInterval(this.#timer);
+    await this.#beating;
   }
 
   async #moveAway(): Promise<void> {
@@ -153,17 +170,24 @@ export class NodeLife implements PeerNode {
     return since !== undefined && this.#monotonic() - since >= DRAIN_DEADLINE_SECONDS * 1000;
   }
 
+  /** One at a time: a store that does not answer holds up the heartbeat and nothing else. */
   async #beat(): Promise<void> {
     if (this.#beating) return;
-    this.#beating = true;
-    const { nodes, peers, announcement, tunnels, lifecycle, log, now } = this.#parts;
+    this.#beating = this.#tell();
+    await this.#beating;
+    this.#beating = undefined;
+  }
+
+  /** Never rejects. */
+  async #tell(): Promise<void> {
+    const { nodes, peers, announcement, home, tunnels, lifecycle, log, now } = this.#parts;
     const { version, state } = lifecycle.status();
     const begun = this.#monotonic();
     try {
       const record = await nodes.heartbeat(
         {
           ...announcement,
-          ...{ tunnels: tunnels.size, version },
+          ...{ home: home?.said ?? '', tunnels: tunnels.size, version },
           unready: state === 'stopping' || this.notReady().length > 0,
         },
         now(),
@@ -172,11 +196,22 @@ export class NodeLife implements PeerNode {
       this.#take(record.drain);
       await peers?.look();
     } catch (error) {
+      if (error instanceof NodeReplaced) return this.#yield(error);
       if (!(error instanceof StoreUnavailable)) log.error({ err: error }, 'the heartbeat failed');
       this.#store = { ...this.#store, silentSince: this.#store.silentSince ?? begun };
-    } finally {
-      this.#beating = false;
     }
+  }
+
+  /** The clients are the other one's; without a packet they come back at once. */
+  #yield(why: NodeReplaced): void {
+    const { tunnels, lifecycle, onReplaced } = this.#parts;
+    this.close();
+    if (this.#replaced) return;
+    this.#replaced = true;
+    if (lifecycle.status().state === 'stopping') return;
+    tunnels.refusing = 'server-shutdown';
+    tunnels.abandon('superseded');
+    onReplaced?.(why);
   }
 
   #take(drain: boolean): void {

@@ -1,6 +1,6 @@
 /** The other nodes of the cluster, as this one knows them, also while the store is away. */
 import { connect } from 'node:net';
-import { type NodeIdentity, type NodeRecord, type Nodes, type PeerNode } from '@sallyport/cluster';
+import type { ListedNode, NodeIdentity, NodeRecord, Nodes, PeerNode } from '@sallyport/cluster';
 
 export interface PeersParts {
   nodes: Pick<Nodes, 'list'>;
@@ -24,7 +24,7 @@ export type PeerSays = { kind: 'answered'; silentMs: number } | { kind: 'gone' }
 
 export class Peers {
   readonly #parts: PeersParts;
-  #alive: NodeRecord[] = [];
+  #alive: ListedNode[] = [];
   #lookedAt = -Infinity;
 
   constructor(parts: PeersParts) {
@@ -32,7 +32,7 @@ export class Peers {
   }
 
   /** Those that lived at the last look, this one included. */
-  get alive(): readonly NodeRecord[] {
+  get alive(): readonly ListedNode[] {
     return this.#alive;
   }
 

@@ -23,6 +23,8 @@ export interface Running {
   lifecycle: { reload(): Promise<unknown> };
   /** Resolves when all of it is loaded. */
   ready: Promise<void>;
+  /** Resolves when it must end, with one sentence that says why. Absent = it never does by itself. */
+  lost?: Promise<Error>;
   /** Planned stop. Idempotent. */
   close(): Promise<void>;
 }

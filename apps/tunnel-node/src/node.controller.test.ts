@@ -82,7 +82,7 @@ describe('NodeController', () => {
     assert.equal(await wired.storeSilence(), 1234);
     assert.deepEqual([await wired.drain(true), await wired.drain(false)], [true, false]);
     assert.equal(await wired.disconnect(['s1', 's2'], 'server-disconnect'), 2);
-    const releases = [{ sessionId: 's1', upToEpoch: 1_790_000_000_123_456_789n }];
+    const releases = [{ sessionId: 's1', upToEpoch: 1_790_000_000_123_456n }];
     await wired.release(releases);
     assert.deepEqual(direct.asked, [[['s1', 's2'], 'server-disconnect'], releases]);
   });
@@ -101,6 +101,15 @@ describe('NodeController', () => {
   it('refuses a reason that is none of ours', async () => {
     direct.asked = [];
     await assert.rejects(wired.disconnect(['s1'], 'whim' as Reason), /unknown reason/);
+    assert.deepEqual(direct.asked, []);
+  });
+
+  it('refuses an epoch that no claim can have given', async () => {
+    direct.asked = [];
+    await assert.rejects(
+      wired.release([{ sessionId: 's1', upToEpoch: 2n ** 63n - 1n }]),
+      /far in the future/,
+    );
     assert.deepEqual(direct.asked, []);
   });
 });

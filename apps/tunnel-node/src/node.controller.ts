@@ -6,6 +6,7 @@ import {
   releasesFrom,
   silenceMessage,
   statusMessage,
+  systemClock,
   tunnelMessage,
   WireError,
   type PeerNode,
@@ -16,6 +17,8 @@ import { Observable } from 'rxjs';
 /** `sallyport.node.v1.NodeService` (libs/cluster/proto/node.proto). */
 @Controller()
 export class NodeController {
+  readonly #now = systemClock();
+
   constructor(@Inject(NODE_SERVICE) private readonly node: PeerNode) {}
 
   @GrpcMethod('NodeService', 'ListTunnels')
@@ -40,7 +43,7 @@ export class NodeController {
 
   @GrpcMethod('NodeService', 'Release')
   async release(request: unknown): Promise<object> {
-    await this.node.release(parsed(() => releasesFrom(request)));
+    await this.node.release(parsed(() => releasesFrom(request, this.#now())));
     return {};
   }
 

@@ -194,7 +194,7 @@ function tellingLog(told: string[]): Log {
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  const end = Date.now() + 5000;
+  const end = Date.now() + 60_000;
   while (!condition()) {
     if (Date.now() > end) assert.fail('did not happen in time');
     await new Promise((resolve) => setTimeout(resolve, 10));

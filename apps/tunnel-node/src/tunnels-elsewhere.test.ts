@@ -99,6 +99,23 @@ test('carries no packet of a tunnel from the moment it is told that another node
   assert.deepEqual([passed, node.tunnels.size], [1, 0]);
 });
 
+test('takes no epoch from another node into its own claims: only the store says which there are', async () => {
+  const seen: bigint[] = [];
+  await using node = await start({
+    store: (sessions) =>
+      between(sessions, {
+        claim: async (request) => {
+          seen.push(request.seenEpoch);
+          return sessions.claim(request);
+        },
+      }),
+  });
+  node.tunnels.release([{ sessionId: 'of somebody', upToEpoch: 2n ** 63n - 1n }]);
+  await node.up();
+  await node.up();
+  assert.ok(seen.length === 2 && seen.every((epoch) => epoch < 2n ** 62n));
+});
+
 test('says from whom it took a session, and says nothing of one that nobody had', async () => {
   const taken: string[] = [];
   await using node = await start({

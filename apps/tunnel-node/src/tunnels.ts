@@ -37,6 +37,7 @@ import { admit, remainingSeconds, type Admitted } from './connect.ts';
 import type { ConnectHandler, ConnectHead } from './edge.ts';
 import type { ClientStream } from './listener.ts';
 import { EndedSessions } from './ended-sessions.ts';
+import { LeaseCheck } from './lease-check.ts';
 import { LostLeases } from './lost-leases.ts';
 import type { NodeMetrics, TunnelDrop } from './metrics.ts';
 import type { StrapMode } from './strap.ts';
@@ -85,6 +86,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   readonly #ended = new EndedSessions();
   /** What the store could not be told yet. */
   readonly #owed: (() => Promise<boolean>)[] = [];
+  readonly #leaseCheck: LeaseCheck;
   readonly #ticker: NodeJS.Timeout;
   readonly #stopNotices: () => void;
   #lastId = 0;
@@ -99,6 +101,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#log = options.log;
     this.#clock = options.clock ?? systemClock();
     this.engine = options.engine;
+    this.#leaseCheck = new LeaseCheck({
+      ...{ node: options.node, sessions: options.sessions, held: this.#bySession, log: options.log },
+      ...{ lose: (notices) => this.lose(notices), now: this.now() },
+    });
     this.#stopNotices = this.#sessions.notices(options.node, (notices) => this.lose(notices));
     this.#ticker = setInterval(() => this.handleTick(), TICK_MS);
     this.#ticker.unref();
@@ -254,7 +260,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
       this.#farewell(stream, closingAnswer(error.status));
       return 'protocol-error';
     }
-    if (error instanceof StoreUnavailable) return this.#refuse(stream, 'store-unavailable');
+    if (error instanceof StoreUnavailable) {
+      this.#leaseCheck.hasten(this.now());
+      return this.#refuse(stream, 'store-unavailable');
+    }
     this.#log.error({ error: error instanceof Error ? error.message : String(error) }, 'CONNECT failed');
     return this.#refuse(stream, 'error');
   }
@@ -321,7 +330,6 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
   }
 
   #handleNotice(notice: Notice): void {
-    if (notice.upToEpoch > this.#seenEpoch) this.#seenEpoch = notice.upToEpoch;
     this.#lost.add(notice.sessionId, notice.upToEpoch, notice.reason, this.now());
     const tunnel = this.#bySession.get(notice.sessionId);
     if (tunnel === undefined || tunnel.lease.epoch > notice.upToEpoch) return;
@@ -381,6 +389,7 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#lost.handleTick(now);
     this.#ended.handleTick(this.wallNow());
     for (const call of this.#owed.splice(0, OWED_PER_TICK)) void this.#tell(call);
+    void this.#leaseCheck.handleTick(now);
     this.#publishTraffic();
   }
 
@@ -391,6 +400,8 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     this.#sessions.checkpoint(tunnel.session.id, tunnel.lease, usage).then(
       (done) => {
         if (done) tunnel.handleRecorded();
+        // For certain not our lease: the notice of it is lost, or still on its way.
+        else if (this.#byId.has(tunnel.id)) void this.#leaseCheck.verify(tunnel.session.id, tunnel.lease);
       },
       () => undefined,
     );
@@ -422,7 +433,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
 
   /** Tunnels that the store gave to others, or whose sessions have ended. */
   lose(notices: readonly Notice[]): void {
-    for (const notice of notices) this.#handleNotice(notice);
+    for (const notice of notices) {
+      if (notice.upToEpoch > this.#seenEpoch) this.#seenEpoch = notice.upToEpoch;
+      this.#handleNotice(notice);
+    }
   }
 
   /** What a store that forgot must be told (C1): the session of each tunnel, and those that ended here lately. */
@@ -431,7 +445,10 @@ export class Tunnels implements ConnectHandler, NodeService, TunnelOwner {
     return [...live, ...this.#ended.list(this.wallNow())];
   }
 
-  /** From the node that has claimed them: the fast path beside the notices, and handled like one. */
+  /**
+   * From the node that has claimed them: the fast path beside the notices, and handled like one. Only the store says which
+   * epochs there are: what a node tells must not reach the claims of others.
+   */
   release(releases: readonly Release[]): void {
     for (const { sessionId, upToEpoch } of releases)
       this.#handleNotice({ sessionId, upToEpoch, reason: 'superseded' });

@@ -6,13 +6,14 @@ import { checkThreadPool, MIN_THREADS } from './boot.ts';
 import { faultText, StartError } from './faults.ts';
 
 /** A service that says what it was told, in a process of its own. */
-function service(stop: string, deadlineMs = 300, reload = `async () => console.log('reload')`) {
+function service(stop: string, deadlineMs = 300, reload = `async () => console.log('reload')`, more = '') {
   const code = `
     const { runService, createLog, endOnUncaughtFaults } = await import(${JSON.stringify(new URL('./index.js', import.meta.url).href)});
     const log = createLog({ name: 't', level: 'silent' });
     endOnUncaughtFaults(log, () => console.log('cleaned'));
     runService({ stop: ${stop}, reload: ${reload} }, { log, title: 't', deadlineMs: ${deadlineMs} });
     process.on('SIGUSR2', () => { throw new Error('nobody catches this'); });
+    ${more}
     setInterval(() => {}, 1000);
     console.log('up');`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', code], {
@@ -23,8 +24,8 @@ function service(stop: string, deadlineMs = 300, reload = `async () => console.l
   return {
     child,
     said: () => said.trim().split('\n').join(' '),
-    async until(word: string) {
-      while (!said.includes(word)) await once(child.stdout, 'data');
+    async until(word: string, times = 1) {
+      while (said.split(word).length <= times) await once(child.stdout, 'data');
     },
     async exit(): Promise<number | null> {
       if (child.exitCode === null) await once(child, 'exit');
@@ -47,7 +48,11 @@ test('SIGHUP reloads, SIGTERM stops with exit code 0', async () => {
 });
 
 test('reloads that are asked for during a reload are done once', async () => {
-  const slow = `async () => { console.log('reload'); await new Promise((done) => setTimeout(done, 300)); }`;
+  const slow = `async () => {
+    console.log('reload');
+    await new Promise((done) => process.once('SIGWINCH', done));
+    console.log('done');
+  }`;
   const run = service(GOOD_STOP, 300, slow);
   await run.until('up');
   run.child.kill('SIGHUP');
@@ -56,18 +61,22 @@ test('reloads that are asked for during a reload are done once', async () => {
     run.child.kill('SIGHUP');
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-  await new Promise((resolve) => setTimeout(resolve, 700));
+  run.child.kill('SIGWINCH');
+  await run.until('reload', 2);
+  run.child.kill('SIGWINCH');
+  await run.until('done', 2);
   run.child.kill('SIGTERM');
   assert.equal(await run.exit(), 0);
-  assert.equal(run.said(), 'up reload reload stop');
+  assert.equal(run.said(), 'up reload done reload done stop');
 });
 
 test('a second signal ends the process at once, and a stop that hangs ends at its deadline', async () => {
-  const twice = service(HANGING_STOP, 60_000);
+  const both = `process.on('SIGWINCH', () => ['SIGINT', 'SIGTERM'].forEach((name) => process.emit(name, name)));`;
+  const twice = service(HANGING_STOP, 60_000, undefined, both);
   await twice.until('up');
-  twice.child.kill('SIGINT');
+  // At the same moment, as no two signals from outside come for sure.
+  twice.child.kill('SIGWINCH');
   await twice.until('stop');
-  twice.child.kill('SIGTERM');
   await new Promise((resolve) => setTimeout(resolve, 400));
   assert.equal(twice.child.exitCode, null, 'an echo of the first signal is not a second one');
   twice.child.kill('SIGTERM');

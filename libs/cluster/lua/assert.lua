@@ -2,6 +2,7 @@
 -- with the reason. A session that is written again appends an event, so that whoever keeps a copy takes the record.
 local function assertOne(id, record, blocks, started)
   local stored = load(id)
+  if number(record, 'le') > NOW + EPOCH_LEAD and not (stored and stored.le == record.le) then return 'lost superseded' end
   local plan = planOf(record)
   if record.st == 'c' then
     if stored and stored.st ~= 'c' then toEnded(id, stored, record.er) end

@@ -151,7 +151,8 @@ for _, other in ipairs(leaving) do
 end
 
 -- 7. A higher epoch, the lease, the event (CLUSTER.md C1: above what is stored, the clock and what the node has seen).
-local epoch = math.max(number(record, 'le') + 1, NOW, tonumber(ARGS.seen) + 1)
+local seen = tonumber(ARGS.seen) <= NOW + EPOCH_LEAD and tonumber(ARGS.seen) or 0
+local epoch = math.max(number(record, 'le') + 1, NOW, seen + 1)
 after.ln, after.li, after.le, after.lc = ARGS.node, ARGS.incarnation, digits(epoch), ARGS.c
 for _, name in ipairs({ 'ca', 'cu', 'cp', 'ch' }) do put(after, name, ARGS[name]) end
 local newest = string.match(record.k or '', '^%S+')

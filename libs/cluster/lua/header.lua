@@ -102,3 +102,17 @@ end
 local function isAsserting()
   return isOpen(META[5]) or isOpen(META[6])
 end
+
+-- In `beats`, by name: when a node was heard of last, and in which life of the store: its absence, its reign.
+local function lifeOf()
+  return digits(AWAY) .. ' ' .. REIGN
+end
+
+local function beatText()
+  return digits(NOW) .. ' ' .. lifeOf()
+end
+
+-- Is there when this process was replaced by another one of the same node.
+local function replacedKey(name, incarnation)
+  return KEY .. 'replaced:' .. name .. ':' .. incarnation
+end

@@ -13,6 +13,8 @@
 -- Indexes, changed only by `transition`: users, node:NAME, due, tombstones, parked:LIST, parked-lists, meta.a, .u, .p
 
 local FAMILIES = { '4', '6' }
+-- EPOCH_LEAD_MICROS of session.ts. Above it a double has no next one soon: epochs would not rise any more.
+local EPOCH_LEAD = 86400000000
 
 local BINS = {}
 -- Remembers: one script asks for the same id many times.
@@ -102,14 +104,36 @@ local function isRecord(value)
   return true
 end
 
--- nil = there is none, or what no script of ours wrote: that is nobody's right, and it must not stop the others.
+local PLANS = {}
+-- nil = there is none, or what no script of ours wrote.
+local function loadPlan(key)
+  local known = PLANS[key]
+  if known ~= nil then return known or nil end
+  local text = redis.call('HGET', KEY .. 'g:' .. key, 'x')
+  local read, plan = pcall(cjson.decode, text or '')
+  if not read or type(plan) ~= 'table' or type(plan.v) ~= 'number' then
+    PLANS[key] = false
+    return nil
+  end
+  if plan.v > VERSION then stop('NEWER grant of version ' .. plan.v) end
+  PLANS[key] = plan
+  return plan
+end
+
+-- What scripts need of a grant: lifetimes, limits, pools. A loaded record has one.
+local function planOf(record)
+  return loadPlan(record.g) or stop('FAULT a session has no grant')
+end
+
+-- nil = there is none, or what no script of ours wrote, or its grant is not there: that is nobody's right, and it must not stop
+-- the others.
 local function load(id)
   local text = redis.call('GET', KEY .. 's:' .. id)
   if not text then return nil end
   local read, record = pcall(unpacked, text)
   if not read or not isRecord(record) then return nil end
   if record.v > VERSION then stop('NEWER session record of version ' .. record.v) end
-  return STATES[record.st] and record or nil
+  return STATES[record.st] and loadPlan(record.g) and record or nil
 end
 
 local function save(id, record)
@@ -121,19 +145,6 @@ local function loadAsked()
   local record = load(ARGS.id)
   if record and ARGS.t and record.t ~= ARGS.t then return nil end
   return record
-end
-
-local PLANS = {}
--- What scripts need of a grant: lifetimes, limits, pools.
-local function planOf(record)
-  local known = PLANS[record.g]
-  if known then return known end
-  local text = redis.call('HGET', KEY .. 'g:' .. record.g, 'x')
-  if not text then stop('FAULT a session has no grant') end
-  local plan = cjson.decode(text)
-  if plan.v > VERSION then stop('NEWER grant of version ' .. plan.v) end
-  PLANS[record.g] = plan
-  return plan
 end
 
 local function copy(record)

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { AccountChange, AccountOutcome, AccountRecord, AccountRecords } from './account-records.ts';
+import { LatestRead } from './latest-read.ts';
 import type { Redis, Reply } from './redis.ts';
 import { loadScript } from './scripts.ts';
 import { NewerVersion } from './session.ts';
@@ -13,9 +14,7 @@ export class RedisAccountRecords implements AccountRecords {
   /** Records and their texts, by name. */
   readonly #known = new Map<string, { record: AccountRecord; text: string }>();
   readonly #listeners = new Set<(changed: readonly AccountRecord[]) => void>();
-  /** One read at a time: the present one, and the one that begins after it. */
-  #reading: Promise<void> = Promise.resolve();
-  #next: Promise<void> | undefined;
+  readonly #reading = new LatestRead(() => this.#read());
   #reign = '';
   /** Number of the last change that was read in this reign. */
   #since = 0;
@@ -33,16 +32,7 @@ export class RedisAccountRecords implements AccountRecords {
 
   /** The read begins later than this call: several calls share it. */
   refresh(): Promise<void> {
-    if (this.#next !== undefined) return this.#next;
-    const next = this.#reading
-      .catch(() => undefined)
-      .then(() => {
-        this.#reading = next;
-        this.#next = undefined;
-        return this.#read();
-      });
-    this.#next = next;
-    return next;
+    return this.#reading.run();
   }
 
   async change(change: AccountChange, inFile: boolean): Promise<AccountOutcome> {

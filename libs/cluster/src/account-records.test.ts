@@ -97,7 +97,7 @@ it('a change whose answer got lost is not made twice', async () => {
 it('with Redis away a change is refused; a record of a newer version is not guessed at', async () => {
   const own = await RedisServer.start();
   try {
-    const redis = await Redis.open({ ...own.settings, cluster: 'c' }, { deadlineMillis: 300 });
+    const redis = await Redis.open({ ...own.settings, cluster: 'c' }, { deadlineMillis: 1500 });
     opened.push(redis);
     const records = new RedisAccountRecords(redis);
     await records.change({ verb: 'lock', name: 'alice' }, true);

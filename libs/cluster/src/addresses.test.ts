@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { formatAddress, gatewayOf, parseCidr } from '@sallyport/protocol';
 import type { Grant, Reason } from '@sallyport/protocol';
@@ -135,13 +136,16 @@ describe('choice', () => {
     assert.throws(() => book.hold({ ...session, id: 'other' }), /held by another session/);
   });
 
-  it('finds the last free address of a nearly full pool, and stays quick with 60,000 taken', () => {
-    const book = new Book({ ipv4Pools: ['10.0.0.0/16'], ipv6Pools: [] });
+  it('finds the last free address of a nearly full pool, and finds one by few draws with 60,000 taken', () => {
+    let draws = 0;
+    const book = new Book({ ipv4Pools: ['10.0.0.0/16'], ipv6Pools: [] }, (limit) => {
+      draws++;
+      return BigInt(randomInt(Number(limit)));
+    });
     for (let i = 0; i < 60_000; i++) book.must(`u${i}`);
-    const before = process.cpuUsage();
+    draws = 0;
     for (let i = 0; i < 1000; i++) book.must(`v${i}`);
-    const { user, system } = process.cpuUsage(before);
-    assert.ok(user + system < 500_000, `${(user + system) / 1000} µs each`);
+    assert.ok(draws / 1000 < 20, `${draws / 1000} draws each`);
     for (let i = 61_000; i < 65_533; i++) book.must(`u${i}`);
     assert.equal(book.take('last'), 'pool-empty');
   });

@@ -5,7 +5,7 @@ import { RedisServer, until } from './redis-server.fake.ts';
 import { Redis, type RedisOptionsOfOurs } from './redis.ts';
 import { sampleClaim, sampleLogin, TestClock } from './session.fake.ts';
 import { decodeEvent } from './journal-lines.ts';
-import type { NodeIdentity, Session } from './session.ts';
+import { EPOCH_LEAD_MICROS, type NodeIdentity, type Session } from './session.ts';
 import { RedisSessions } from './sessions.redis.ts';
 import { hashToken, newToken } from './tokens.ts';
 
@@ -191,6 +191,22 @@ describe('a reign', () => {
     await until(() => Promise.resolve(told.length >= 2)); // of the claim, and again of the assertion
     assert.ok(told.every((epoch) => epoch === first.lease?.epoch));
     stop();
+  });
+
+  it('takes no lease from a node that no claim can have given', async () => {
+    const { redis, sessions } = await open();
+    const up = await claim(sessions, await create(sessions), 'c1');
+    assert.ok(up.lease);
+    const most = clock.now + EPOCH_LEAD_MICROS;
+    const { lease } = up;
+    const asserted = (epoch: bigint): Session => ({ ...up, lease: { ...lease, epoch } });
+    for (const epoch of [most + 1n, 2n ** 63n - 1n]) {
+      const refused = [{ sessionId: up.id, kept: false, reason: 'superseded' }];
+      assert.deepEqual(await sessions.assert(here, [asserted(epoch)]), refused);
+      assert.deepEqual((await sessions.get(up.id))?.lease, up.lease);
+    }
+    await forget(redis, up);
+    assert.deepEqual(await sessions.assert(here, [asserted(most)]), [{ sessionId: up.id, kept: true }]);
   });
 
   it('settles two sessions with one address: the later claim loses, whoever asserts first', async () => {

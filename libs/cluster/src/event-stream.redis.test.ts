@@ -137,7 +137,7 @@ describe('the event stream with a replica', () => {
   it('gives no entry that the replica has not confirmed', async () => {
     const group = await startSentinelGroup();
     const [, replica] = group.servers;
-    const redis = await Redis.open(group.settings, { deadlineMillis: 1500 });
+    const redis = await Redis.open(group.settings);
     try {
       const stream = new RedisEventStream(redis);
       await redis.call('XADD', `${redis.prefix}events`, '*', 'k', '', 't', 'x', 'd', '{}');

@@ -23,7 +23,7 @@ import { sampleClaim, sampleLogin } from './session.fake.ts';
 import type { Session } from './session.ts';
 import { RedisSessions } from './sessions.redis.ts';
 
-describe('events in a real Kafka', { timeout: 300_000 }, () => {
+describe('events in a real Kafka', { timeout: 900_000 }, () => {
   const dir = mkdtempSync(join(tmpdir(), 'sallyport-kafka-test-'));
   let broker: TestBroker;
 

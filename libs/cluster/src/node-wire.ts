@@ -1,6 +1,7 @@
 /** Messages of proto/node.proto to and from the shapes of node-service.ts: 64-bit numbers travel as decimal texts. */
 import { reasonFrom, WireError } from './auth-wire.ts';
 import type { NodeStatus, Release, TunnelInfo } from './node-service.ts';
+import { isEpoch, type Micros } from './session.ts';
 
 type WideField = 'epoch' | 'connectedAt' | 'sessionStartedAt' | 'rxBytes' | 'txBytes';
 export type TunnelMessage = Omit<TunnelInfo, WideField> & Record<WideField, string>;
@@ -36,11 +37,13 @@ export function releasesMessage(releases: readonly Release[]): object {
   };
 }
 
-export function releasesFrom(message: unknown): Release[] {
-  return list(message, 'releases').map((release) => ({
-    sessionId: String(release['sessionId']),
-    upToEpoch: BigInt(String(release['upToEpoch'])),
-  }));
+/** @param now µs. @throws WireError: also for an epoch that no claim can have given. */
+export function releasesFrom(message: unknown, now: Micros): Release[] {
+  return list(message, 'releases').map((release) => {
+    const upToEpoch = BigInt(String(release['upToEpoch']));
+    if (!isEpoch(upToEpoch, now)) throw new WireError('an epoch is far in the future');
+    return { sessionId: String(release['sessionId']), upToEpoch };
+  });
 }
 
 export function disconnectFrom(message: unknown) {

@@ -1,6 +1,7 @@
 import {
   listed,
   NODE_FORGOTTEN_MICROS,
+  NodeReplaced,
   type ListedNode,
   type NodeRecord,
   type NodeReport,
@@ -20,6 +21,7 @@ export class RedisNodes implements Nodes {
 
   async heartbeat(report: NodeReport, clock: Micros): Promise<NodeRecord> {
     const [text] = await this.#redis.run(SCRIPTS.heartbeat, { node: { ...report, drain: false }, clock });
+    if (text === '') throw new NodeReplaced(report.name);
     return decodeNode(String(text));
   }
 

@@ -38,6 +38,7 @@ export interface Nodes {
    * About once a second.
    * @param clock the node's own, µs.
    * @returns its record: whether an operator wants it drained is news.
+   * @throws NodeReplaced: another process goes by this name.
    */
   heartbeat(report: NodeReport, clock: Micros): Promise<NodeRecord>;
   /** All nodes that were heard of in the last day, by name. */
@@ -48,6 +49,19 @@ export interface Nodes {
   leave(node: NodeIdentity): Promise<void>;
 }
 
+/**
+ * Two processes of one node: a pod that was deleted by force and lives, a configuration that was copied. Their sessions are
+ * those of the one that was announced last.
+ */
+export class NodeReplaced extends Error {
+  constructor(name: string) {
+    super(
+      `Another process has announced itself as ${name}, so this one ends: give each node a node.name of its own, and see that one process of it runs.`,
+    );
+    this.name = 'NodeReplaced';
+  }
+}
+
 /** For the forms of the table. @param now by the store's clock. */
 export function listed(node: NodeRecord, now: Micros): ListedNode {
   return { ...node, alive: now - node.beatAt < NODE_DEAD_MICROS };
@@ -55,5 +69,11 @@ export function listed(node: NodeRecord, now: Micros): ListedNode {
 
 /** A node that has missed this much is dead: no call to it is waited for. */
 export const NODE_DEAD_MICROS = 3_000_000n;
+/**
+ * What a node that is silent for so long held is parked, so that its users' sessions count no more as connected and end in
+ * time. More than isolation takes to close its tunnels (docs/decisions/0006-isolation.md). Not of the form in memory: there the
+ * sessions and the node are one process.
+ */
+export const SILENT_MICROS = 60_000_000n;
 /** A node that was not heard of for so long is forgotten, with its drain flag. */
 export const NODE_FORGOTTEN_MICROS = 86_400_000_000n;

@@ -113,6 +113,61 @@ describe('V38: a session record that is none', () => {
   });
 });
 
+const GRANT_POISONS: [string, string | undefined][] = [
+  ['missing', undefined],
+  ['no JSON', 'not json {{{'],
+  ['null', 'null'],
+  ['no grant', '{}'],
+];
+
+describe('V38: a grant that is none', () => {
+  let server: RedisServer;
+  const opened: Redis[] = [];
+  const clock = { now: 1_700_000_000_000_000n };
+
+  before(async () => {
+    server = await RedisServer.start();
+  });
+  after(async () => {
+    await Promise.all(opened.map((redis) => redis.close()));
+    await server.stop();
+  });
+
+  for (const [number, [what, poison]] of GRANT_POISONS.entries()) {
+    it(`${what}: its sessions open nothing, and all others are listed, swept and parked`, async () => {
+      const options = { windowMicros: 0n, awayMicros: 0n, clock: () => clock.now };
+      const redis = await Redis.open({ ...server.settings, cluster: `grant-poison-${number}` }, options);
+      opened.push(redis);
+      const sessions = new RedisSessions({ redis });
+      const node = { name: 'n1', incarnation: 'first' };
+      const login = (mtuBytes: number) =>
+        sessions.create(sampleLogin(hashToken(newToken()), 'alice', { cookieTimeoutSeconds: 60, mtuBytes }));
+      const [idle, up] = [await login(1300), await login(1300)];
+      const [key] = (await redis.call('SMEMBERS', `${redis.prefix}grants`)) as string[];
+      const [other, otherUp] = [await login(1301), await login(1301)];
+      for (const { tokenHash } of [up, otherUp])
+        assert.ok((await sessions.claim({ ...sampleClaim(tokenHash, tokenHash), node })).ok);
+      const grant = `${redis.prefix}g:${key}`;
+      if (poison === undefined) await redis.call('DEL', grant);
+      else await redis.call('HSET', grant, 'x', poison);
+
+      for (const { id, tokenHash } of [idle, up]) {
+        assert.equal(await sessions.find(tokenHash), undefined);
+        assert.equal(await sessions.end(id, 'terminated'), false);
+        const claimed = await sessions.claim(sampleClaim(tokenHash, 'x'));
+        assert.deepEqual(claimed, { ok: false, reason: 'token-unknown' });
+      }
+      const listed = (await sessions.list()).map(({ id }) => id);
+      assert.deepEqual(listed.toSorted(), [other.id, otherUp.id].toSorted());
+      assert.equal(await sessions.announce({ ...node, incarnation: 'second' }), 2);
+      assert.equal((await sessions.get(otherUp.id))?.state, 'parked');
+      clock.now += 61_000_000n;
+      await sessions.sweep();
+      assert.equal((await sessions.get(other.id))?.state, 'closed');
+    });
+  }
+});
+
 const NOW = 1_700_000_000_000_000n;
 const NODE_POISONS: [string, string][] = [
   ['no text', ''],

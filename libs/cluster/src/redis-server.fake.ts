@@ -175,4 +175,4 @@ export async function until(reached: () => Promise<boolean>, millis = START_MILL
   }
 }
 
-const START_MILLIS = 20_000;
+const START_MILLIS = 120_000;

@@ -109,7 +109,7 @@ describe('replicas', () => {
 
   test(
     'one that dies and comes back, again and again, costs no call a wait',
-    { timeout: 60_000 },
+    { timeout: 300_000 },
     async () => {
       const b = await serve('a2');
       let a = await serve('a1');

@@ -15,7 +15,7 @@
  *   7. a higher epoch, the lease, the event
  */
 import type { Grant, Reason } from '@sallyport/protocol';
-import { epochOf, sameLease, SESSION_VERSION, STRAP_KEYS_KEPT } from './session.ts';
+import { epochOf, isEpoch, sameLease, SESSION_VERSION, STRAP_KEYS_KEPT } from './session.ts';
 import type { EventOf, Lease, Micros, Session, SessionAddresses, SessionEvent } from './session.ts';
 import type { ClaimRequest, NewSession, SessionLimits, Usage } from './sessions.ts';
 
@@ -302,7 +302,8 @@ function claimedEvent(
 ): EventOf<'claimed'> {
   const { name, incarnation } = request.node;
   // CLUSTER.md C1: above what is stored, what the clock says and what this node has seen.
-  const epoch = [epochOf(session) + 1n, now, request.seenEpoch + 1n].reduce((a, b) => (a > b ? a : b));
+  const seen = isEpoch(request.seenEpoch, now) ? request.seenEpoch : 0n;
+  const epoch = [epochOf(session) + 1n, now, seen + 1n].reduce((a, b) => (a > b ? a : b));
   return {
     ...head(session, now),
     epoch,

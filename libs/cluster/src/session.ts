@@ -189,6 +189,17 @@ export function epochOf(session: Session): Micros {
   return session.lease?.epoch ?? 0n;
 }
 
+/**
+ * How far ahead of the clock an epoch may be, µs: more than clocks of primaries differ. What is higher was given by no claim,
+ * and what has to be higher still would soon be no whole number in Lua.
+ */
+export const EPOCH_LEAD_MICROS = 86_400_000_000n;
+
+/** May a claim have given it? @param now µs since 1970. */
+export function isEpoch(epoch: bigint, now: Micros): boolean {
+  return epoch >= 0n && epoch <= now + EPOCH_LEAD_MICROS;
+}
+
 export function sameLease(a: Lease | undefined, b: Lease): boolean {
   return a !== undefined && a.epoch === b.epoch && a.claimId === b.claimId;
 }

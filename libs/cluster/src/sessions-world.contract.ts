@@ -44,7 +44,7 @@ export function contractWorld(open: (clock: Clock) => Promise<Sessions>) {
     return heard;
   };
   const until = async (reached: () => boolean): Promise<void> => {
-    for (let turn = 0; turn < 200 && !reached(); turn++) await new Promise((go) => setTimeout(go, 10));
+    for (let turn = 0; turn < 6000 && !reached(); turn++) await new Promise((go) => setTimeout(go, 10));
   };
   const delivered = async (heard: Notice[], count: number): Promise<void> => {
     await until(() => heard.length >= count);

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import type { Reason } from '@sallyport/protocol';
 import type { Clock } from './clock.ts';
 import { sampleClaim, sampleLogin } from './session.fake.ts';
+import { EPOCH_LEAD_MICROS } from './session.ts';
 import { seconds } from './session-decisions.ts';
 import { addressesContract } from './sessions-addresses.contract.ts';
 import { homeContract } from './sessions-home.contract.ts';
@@ -258,6 +259,14 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
         assert.ok((await up(session)).lease.epoch > third.lease.epoch);
       });
 
+      it('takes no seen epoch that is further ahead than EPOCH_LEAD_MICROS: epochs would not rise any more', async () => {
+        const session = await login();
+        const most = world.clock.now + EPOCH_LEAD_MICROS;
+        for (const seenEpoch of [2n ** 63n - 1n, most + 1n])
+          assert.ok((await up(session, { seenEpoch })).lease.epoch <= world.clock.now + 5n);
+        assert.equal((await up(session, { seenEpoch: most })).lease.epoch, most + 1n);
+      });
+
       it('gives a repeated claim of one connection the same lease, without a notice', async () => {
         const heard = listen(here);
         const session = await login();
@@ -395,6 +404,23 @@ export function sessionsContract(name: string, open: (clock: Clock) => Promise<S
         assert.equal(await world.sessions.park(old.id, lease, 'connection-lost', used(0n, 0n)), false);
         assert.equal(await world.sessions.announce(hereAgain), 0);
         assert.equal((await up(old, { node: hereAgain })).resumed, true);
+      });
+
+      it('tells a process which leases it has: of each session that is up, by the present claim', async () => {
+        const [parked, moved, closed] = [await login(), await login(), await login()];
+        const { lease } = await up(parked);
+        await up(moved);
+        await up(closed);
+        const kept = (await up(await login())).session.id;
+        const again = (await up(await login(), { node: hereAgain })).session.id;
+        await login();
+        assert.equal((await world.sessions.leasesOf(here)).length, 4);
+        await world.sessions.park(parked.id, lease, 'connection-lost', used(0n, 0n));
+        await up(moved, { node: elsewhere });
+        await world.sessions.end(closed.id, 'logout');
+        assert.deepEqual(await world.sessions.leasesOf(here), [kept]);
+        assert.deepEqual(await world.sessions.leasesOf(hereAgain), [again]);
+        assert.deepEqual(await world.sessions.leasesOf(elsewhere), [moved.id]);
       });
 
       it('lets exactly one of a hundred claims at once win, and tells all the others', async () => {

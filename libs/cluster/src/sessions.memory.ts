@@ -174,6 +174,11 @@ export class MemorySessions implements Sessions {
     });
   }
 
+  async leasesOf({ name, incarnation }: NodeIdentity): Promise<string[]> {
+    const up = this.#open().upOfNode(name);
+    return up.filter(({ lease }) => lease?.incarnation === incarnation).map(({ id }) => id);
+  }
+
   notices(node: NodeIdentity, deliver: (notices: Notice[]) => void): () => void {
     return this.#mailboxes.listen(node, deliver);
   }

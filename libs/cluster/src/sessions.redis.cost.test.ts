@@ -7,8 +7,6 @@ import { sampleClaim, sampleLogin } from './session.fake.ts';
 import { RedisSessions } from './sessions.redis.ts';
 import { hashToken, newToken } from './tokens.ts';
 
-/** The machine that tests run on is shared; a price that grows with the pool would be hundreds of times higher. */
-const LIMIT = 8;
 const CLAIMS = 40;
 const BYTES = 1200;
 /** As long as that of a P-256 key. */
@@ -33,14 +31,13 @@ describe('what sessions in Redis cost', () => {
   const POOL = { ipv4Pools: ['10.64.0.0/16'], ipv6Pools: ['fd00:64::/48'], ipv6SubnetPrefix: 64 };
   const SIZE = 65_533;
 
-  it('chooses an address for the same price with 100 and with 60,000 taken, finds the last one, then says empty', async () => {
+  it('chooses an address for the same price with 100 and with 60,000 taken, finds the last one, then says empty', async (context) => {
     const few = await priceAt(100);
     const many = await priceAt(60_000);
     const nearlyFull = await priceAt(SIZE - 100);
     assert.ok(many.commands < few.commands * 1.5, `${few.commands} and ${many.commands} commands`);
     assert.ok(nearlyFull.commands < few.commands * 4, `${few.commands} and ${nearlyFull.commands} commands`);
-    assert.ok(many.micros < few.micros * LIMIT, `${few.micros} and ${many.micros} µs`);
-    assert.ok(nearlyFull.micros < few.micros * LIMIT, `${few.micros} and ${nearlyFull.micros} µs`);
+    context.diagnostic(`${few.micros}, ${many.micros} and ${nearlyFull.micros} µs`);
     await take(SIZE - 1);
     const last = await up('last');
     assert.ok(last.ok && last.addresses.ipv4.startsWith('10.64.'));

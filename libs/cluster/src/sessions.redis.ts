@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Reason } from '@sallyport/protocol';
-import { REASONS, statusOf } from '@sallyport/protocol';
+import { statusOf } from '@sallyport/protocol';
 import { Checked } from './journal-lines.ts';
 import { PUT_BACK_SLICE, puttingBack, startedText } from './putting-back.ts';
 import { decodeStored, parseGrant, type GrantText } from './redis-records.ts';
@@ -14,7 +14,8 @@ import {
   type StoredGrant,
 } from './redis-plan.ts';
 import type { Scripts } from './redis.ts';
-import { loadScript } from './scripts.ts';
+import { loadScript, type Script } from './scripts.ts';
+import { Mail, MAIL_SCRIPT, POLL_MILLIS, reasonOf } from './sessions-mail.redis.ts';
 import type { Lease, Micros, NodeIdentity, Session, SessionClient } from './session.ts';
 import type {
   Claimed,
@@ -246,9 +247,18 @@ export class RedisSessions implements Sessions, Assertions {
     return this.#slices(SESSION_SCRIPTS.announce, { node: name, incarnation, limit: SLICE }, false);
   }
 
+  async leasesOf({ name, incarnation }: NodeIdentity): Promise<string[]> {
+    for (const ids: string[] = []; ;) {
+      const args = { node: name, incarnation, from: ids.at(-1) ?? '', limit: LEASES_PAGE };
+      const page = await this.#run(SESSION_SCRIPTS.leases, args);
+      ids.push(...page.map(String));
+      if (page.length < LEASES_PAGE) return ids;
+    }
+  }
+
   notices(node: NodeIdentity, deliver: (notices: Notice[]) => void): () => void {
     for (const older of this.#mail) if (older.isOf(node)) older.stop();
-    const mail = new Mail(node, deliver, (args) => this.#run(SESSION_SCRIPTS.mail, args), this.#pollMillis);
+    const mail = new Mail(node, deliver, (args) => this.#run(MAIL_SCRIPT, args), this.#pollMillis);
     this.#mail.add(mail);
     return () => {
       mail.stop();
@@ -325,11 +335,7 @@ export class RedisSessions implements Sessions, Assertions {
     return verdicts;
   }
 
-  async #run(
-    script: (typeof SESSION_SCRIPTS)[keyof typeof SESSION_SCRIPTS],
-    args: object,
-    confirm = false,
-  ): Promise<(string | number)[]> {
+  async #run(script: Script, args: object, confirm = false): Promise<(string | number)[]> {
     if (this.#closed) throw new StoreUnavailable('the session store is closed');
     return this.#redis.run(script, args, { confirm });
   }
@@ -397,83 +403,6 @@ export class RedisSessions implements Sessions, Assertions {
   }
 }
 
-/** Fetches the notices of one incarnation until it is stopped. */
-class Mail {
-  readonly #node: NodeIdentity;
-  readonly #deliver: (notices: Notice[]) => void;
-  readonly #fetch: (args: object) => Promise<(string | number)[]>;
-  readonly #pollMillis: number;
-  #taken = '';
-  /** One read at a time: the present one, and the one that begins after it. */
-  #reading: Promise<number> = Promise.resolve(0);
-  #next: Promise<number> | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #stopped = false;
-
-  constructor(
-    node: NodeIdentity,
-    deliver: (notices: Notice[]) => void,
-    fetch: (args: object) => Promise<(string | number)[]>,
-    pollMillis: number,
-  ) {
-    this.#node = node;
-    this.#deliver = deliver;
-    this.#fetch = fetch;
-    this.#pollMillis = pollMillis;
-    void this.#turn();
-  }
-
-  isOf({ name, incarnation }: NodeIdentity): boolean {
-    return this.#node.name === name && this.#node.incarnation === incarnation;
-  }
-
-  stop(): void {
-    this.#stopped = true;
-    clearTimeout(this.#timer);
-  }
-
-  async #turn(): Promise<void> {
-    let count = 0;
-    try {
-      count = await this.#readNext();
-    } catch {
-      // Redis is away or the receiver threw: the same notices come again with the next turn.
-    }
-    if (this.#stopped) return;
-    this.#timer = setTimeout(() => void this.#turn(), count > 0 ? 0 : this.#pollMillis);
-  }
-
-  /** Delivers what is there now. */
-  async fetch(): Promise<void> {
-    while ((await this.#readNext()) === MAIL_BATCH);
-  }
-
-  /** Reads what is there when it begins, which is later than this call: several calls share it. @returns how many. */
-  #readNext(): Promise<number> {
-    if (this.#next !== undefined) return this.#next;
-    const next = this.#reading
-      .catch(() => 0)
-      .then(() => {
-        this.#reading = next;
-        this.#next = undefined;
-        return this.#read();
-      });
-    this.#next = next;
-    return next;
-  }
-
-  async #read(): Promise<number> {
-    const { name, incarnation } = this.#node;
-    const args = { node: name, incarnation, taken: this.#taken, limit: MAIL_BATCH };
-    const entries = (await this.#fetch(args)).map(String);
-    const last = entries.at(-1);
-    if (this.#stopped || last === undefined) return 0;
-    this.#deliver(entries.map(noticeOf));
-    this.#taken = last;
-    return entries.length;
-  }
-}
-
 const SESSION_PARTS = ['records', 'addresses'];
 /** For the model, too, which changes them. */
 export const SESSION_SCRIPTS = {
@@ -487,20 +416,20 @@ export const SESSION_SCRIPTS = {
   change: loadScript('change', SESSION_PARTS),
   endUser: loadScript('end-user', SESSION_PARTS),
   announce: loadScript('announce', ['records']),
-  mail: loadScript('mail', ['records']),
+  leases: loadScript('leases', ['records']),
   sweep: loadScript('sweep', SESSION_PARTS),
   pools: loadScript('pools', SESSION_PARTS),
   assert: loadScript('assert', [...SESSION_PARTS, 'putting-back']),
   asserted: loadScript('asserted'),
 };
 
-/** How soon a node learns what it lost, besides the call of the node that took it (CLUSTER.md C2): an end counts within 1 s. */
-export const POLL_MILLIS = 500;
 /** Sessions that one script changes at most: a longer one would hold up everybody else. */
 export const SLICE = 20;
 
 /** Sessions of one page of `list`. */
 const PAGE = 500;
+/** Leases of a node: read from the index alone. */
+export const LEASES_PAGE = 1000;
 /** Of a search by id, most of which is not wanted. */
 const PREFIX_PAGE = 2000;
 /** Records that one script reads. */
@@ -508,7 +437,6 @@ const FETCH_SLICE = 100;
 const SWEEP_SLICES = 500;
 /** Reigns that may begin during one claim. */
 const CLAIM_ATTEMPTS = 3;
-const MAIL_BATCH = 256;
 const GRANTS_LIMIT = 1024;
 const OP_BYTES = 6;
 const GRANT_FIELD = /"g":"([A-Za-z0-9_-]+)"/;
@@ -532,18 +460,4 @@ function isSessionId(id: string): boolean {
 
 function clientFields({ address, userAgent, platform, hostname }: SessionClient) {
   return { ca: address, cu: userAgent, cp: platform, ch: hostname };
-}
-
-function noticeOf(entry: string): Notice {
-  const [, sessionId = '', epoch = '0', reason] = entry.split(' ');
-  return { sessionId, upToEpoch: BigInt(epoch), reason: reasonOf(reason) };
-}
-
-function reasonOf(value: string | number | undefined): Reason {
-  const name = String(value);
-  return isReason(name) ? name : 'unspecified';
-}
-
-function isReason(name: string): name is Reason {
-  return Object.hasOwn(REASONS, name);
 }

@@ -44,6 +44,8 @@ export interface Sessions {
 
   /** Parks what older incarnations of this node still hold (C4). @returns how many. */
   announce(node: NodeIdentity): Promise<number>;
+  /** Ids of the sessions that are up with a lease of this process, in any order. */
+  leasesOf(node: NodeIdentity): Promise<string[]>;
   /**
    * Tells a node which of its tunnels it lost: on a claim from elsewhere, on an end that it did not ask for.
    * Delivered at least once, in order per session, within about a second. @returns how to stop.

@@ -25,7 +25,10 @@ type Report = (message: string, ...path: string[]) => void;
 export function checkAcrossKeys(document: SettingsDocument, role?: PeerRole): Problem[] {
   const problems: Problem[] = [];
   const report: Report = (message, ...path) => problems.push({ line: document.line(...path), message });
-  if (uses(role, 'tunnel-node')) checkTls(document, report);
+  if (uses(role, 'tunnel-node')) {
+    checkTls(document, report);
+    checkNodeName(document, report);
+  }
   checkProfiles(document, report);
   checkPools(document, report);
   checkExplicit(document, report);
@@ -33,6 +36,15 @@ export function checkAcrossKeys(document: SettingsDocument, role?: PeerRole): Pr
   const refused = (key: string) => document.problems.some(({ message }) => message.startsWith(`${key} `));
   checkCluster(document.values, refused, report);
   return problems;
+}
+
+/** A default would be the name of all of them, and of two nodes of one name the older one ends. */
+function checkNodeName({ values, problems }: SettingsDocument, report: Report): void {
+  if (!values.redis || values.node?.name !== undefined || wasRefused(problems, 'name')) return;
+  report(
+    'node: name is missing, and in a cluster it has no default: each node needs one of its own',
+    'redis',
+  );
 }
 
 function checkTls({ values, problems }: SettingsDocument, report: Report): void {

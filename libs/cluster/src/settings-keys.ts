@@ -391,7 +391,8 @@ const VHOST_KEYS = {
 const NODE_KEYS = {
   name: key(nodeName, 'gateway', {
     reloads: false,
-    about: 'Name of this node; it stays over restarts.',
+    defaultText: '`gateway`; in a cluster none',
+    about: 'Name of this node, its own in a cluster; it stays over restarts.',
     example: 'n1',
   }),
   number: key(integer(1, 65_535), 1, {

@@ -342,7 +342,7 @@ services: { auth: ["10.0.0.11:9491", "auth:9491"], portal: "p:1" }
 `;
 
 test('a cluster has no default return path, and says what each gives up', () => {
-  const [error = '', ...more] = errorsIn(CLUSTER.replace(GOOD, GOOD));
+  const [error = '', ...more] = errorsIn(`${CLUSTER}node: { name: n1 }\n`);
   assert.deepEqual(more, []);
   assert.match(error, /:4: return-path is missing.*routed: .*keeps.*nat: .*inner connections are reset/);
   const settings = settingsIn(`${CLUSTER}return-path: nat\nnode: { name: n1, address: "10.0.0.21:9495" }\n`);
@@ -357,6 +357,17 @@ test('a cluster has no default return path, and says what each gives up', () => 
   });
   assert.equal(settings.node.address, '10.0.0.21:9495');
   assert.equal(settingsIn(GOOD).redis, undefined);
+});
+
+test('a node of a cluster has no default name; one gateway by itself has', () => {
+  const cluster = `${CLUSTER}return-path: nat\n`;
+  for (const text of [cluster, `${cluster}node: { number: 2 }\n`])
+    assert.match(
+      errorsIn(text).join('\n'),
+      /^\S+:4: node: name is missing, and in a cluster it has no default/,
+    );
+  assert.equal(settingsIn(`${cluster}node: { name: n7 }\n`).node.name, 'n7');
+  assert.equal(settingsIn(GOOD).node.name, 'gateway');
 });
 
 test('a cluster without certificates, with two stores, or with a password in the open is refused', () => {

@@ -516,6 +516,7 @@ test('show pools counts addresses', async () => {
 
 const CLUSTER_KEYS = `return-path: nat
 redis: { url: "redis://127.0.0.1:1" }
+node: { name: n1 }
 pki: { ca: ca.pem, cert: me.pem, key: me.key }
 `;
 

@@ -94,8 +94,15 @@ export async function keepRunning<T extends Running>(
     throw fault;
   }
   supervision.ready();
+  void running.lost?.then(async ({ message }) => {
+    process.stderr.write(`${message}\n`);
+    await stop();
+    process.exit(LOST_EXIT);
+  });
   return running;
 }
+
+const LOST_EXIT = 1;
 
 /** Makes what is missing, if the gateway can run here: a start that fails leaves nothing behind. */
 async function prepare(

@@ -103,6 +103,7 @@ async function oneUp(): Promise<Session> {
 }
 
 async function until(reached: () => boolean): Promise<void> {
-  for (let turn = 0; turn < 200 && !reached(); turn++) await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let turn = 0; turn < 12_000 && !reached(); turn++)
+    await new Promise((resolve) => setTimeout(resolve, 5));
   assert.ok(reached());
 }

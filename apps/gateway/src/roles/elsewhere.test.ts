@@ -110,7 +110,24 @@ test('a node that is cut from Redis alone is isolated, its client goes on at the
   assert.equal(await fresh.whatEndedIt(), '');
 });
 
+test('of two processes of one node the one that was announced first ends, and its client goes on at the other at once', async () => {
+  const first = await nodeUp('n1', { pollMillis: NEVER_MS });
+  const token = await login(first.sessions);
+  const old = await first.connect(token);
+  const again = await nodeUp('n1', { pollMillis: NEVER_MS, incarnation: 'again' });
+  await until(() => first.replaced.length > 0);
+  assert.match(String(first.replaced), /^Another process has announced itself as n1, so this one ends/);
+  assert.equal(await old.whatEndedIt(), '', 'a DISCONNECT would end the client for good');
+  assert.equal((await first.connect(token)).status, 503);
+  const fresh = await again.connect(token);
+  assert.deepEqual([fresh.status, fresh.address], [200, old.address]);
+  for (let beat = 0; beat < 3; beat++) for (const { life } of [first, again]) await life.handleTick();
+  assert.deepEqual([first.replaced.length, again.replaced.length, again.tunnels.size], [1, 0, 1]);
+});
+
 interface NodeOptions {
+  /** Default: the only one. */
+  incarnation?: string;
   /** Of the mailbox. */
   pollMillis: number;
   /** To the other nodes. Default: over gRPC. */
@@ -132,7 +149,9 @@ async function nodeUp(name: string, options: NodeOptions) {
 
   const clients = new NodeClients(certificates);
   closers.push(() => clients.close());
-  const identity = { name, incarnation: `${name}-only` };
+  const identity = { name, incarnation: options.incarnation ?? `${name}-only` };
+  await sessions.announce(identity);
+  const replaced: string[] = [];
   const [metrics, announced] = [new Metrics(), new Set<number>()];
   const client = options.client ?? ((at: string) => clients.at(at));
   const monotonic = () => performance.now();
@@ -156,6 +175,7 @@ async function nodeUp(name: string, options: NodeOptions) {
     ...{ nodes, tunnels, peers, isolation, log, monotonic, now: systemClock() },
     lifecycle: { status: () => ({ state: 'online', version: '1', node: name, revision: '', startedAt: 0n }) },
     announcement: { ...identity, number: 1, address: listen },
+    onReplaced: ({ message }) => void replaced.push(message),
   });
   closers.push(() => life.close());
   const services = [{ wire: NODE_WIRE, callers: ['tunnel-node' as const] }];
@@ -163,7 +183,7 @@ async function nodeUp(name: string, options: NodeOptions) {
   closers.push(() => rpc.close());
   await life.handleTick();
   const connect = (token: string) => Client.connect(node.listener.port, token);
-  return { sessions, tunnels, life, relay, metrics, announced, peers, connect };
+  return { sessions, tunnels, life, relay, metrics, announced, peers, connect, replaced };
 }
 
 async function edgeUp(

@@ -13,6 +13,7 @@ export interface JoiningParts extends RoleParts {
   tunnels: NodeLifeParts['tunnels'] & IsolationParts['tunnels'];
   lifecycle: NodeLifeParts['lifecycle'];
   returnPath: ReturnPath;
+  onReplaced: (why: Error) => void;
 }
 
 /**
@@ -20,6 +21,7 @@ export interface JoiningParts extends RoleParts {
  * @param begun told before the first heartbeat: from then on the node has to be taken back.
  */
 export async function joinCluster(parts: JoiningParts, closers: Closer[], begun: (own: NodeLife) => void) {
+  const { onReplaced } = parts;
   const { settings, certificates, metrics, node, nodes, tunnels, lifecycle, returnPath, log, now } = parts;
   const clients = new NodeClients(certificates);
   closers.push(() => clients.close());
@@ -31,18 +33,14 @@ export async function joinCluster(parts: JoiningParts, closers: Closer[], begun:
   observeIsolation(metrics, isolation);
   const home = new HomeSlice({
     ...{ nodes, node, settings, returnPath, log },
+    known: () => peers.alive,
     isolated: () => isolation.reason !== undefined,
   });
   closers.push(() => home.close());
   const { number, address } = settings().node;
-  const announcement = {
-    ...{ ...node, number, address },
-    get home() {
-      return home.said;
-    },
-  };
   const own = new NodeLife({
-    ...{ nodes, tunnels, lifecycle, announcement, peers, isolation, log, now, monotonic },
+    ...{ nodes, tunnels, lifecycle, home, peers, isolation, onReplaced, log, now, monotonic },
+    announcement: { ...node, number, address },
   });
   closers.push(() => own.close());
   begun(own);

@@ -54,7 +54,8 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       () => portal.close(),
       () => downloader.close(),
     );
-    const joining = { ...parts, nodes, tunnels, lifecycle, returnPath };
+    const lost = deferred<Error>();
+    const joining = { ...parts, nodes, tunnels, lifecycle, returnPath, onReplaced: lost.resolve };
     const { own, peers, clients, client } = await joinCluster(
       joining,
       closers,
@@ -79,7 +80,7 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       log.info({ port: settings().tcpPort, rpc: settings().listen.node }, 'the node is ready');
     });
     return {
-      ...{ settings, log, lifecycle, ready },
+      ...{ settings, log, lifecycle, ready, lost: lost.promise },
       async close() {
         lifecycle.state = 'stopping';
         events.append([nodeEvent({ now, node }, 'node.stopping')]);

@@ -135,7 +135,7 @@ export class TestClient {
   }
 
   /** The next CSTP packets, exactly so many. */
-  async frames(count: number, milliseconds = 5000): Promise<Frame[]> {
+  async frames(count: number, milliseconds = PATIENCE_MS): Promise<Frame[]> {
     while (this.#frames.length < count) {
       await this.#until(() => this.#received.length > 0, milliseconds);
       this.#decoder.push(this.#take(this.#received.length), (type, payload) =>
@@ -146,7 +146,7 @@ export class TestClient {
   }
 
   /** Everything that came before the connection ended. */
-  async untilClosed(milliseconds = 5000): Promise<Buffer> {
+  async untilClosed(milliseconds = PATIENCE_MS): Promise<Buffer> {
     const until = Date.now() + milliseconds;
     while (!this.#closed) {
       if (Date.now() > until) throw new Error('the connection is still open');
@@ -165,7 +165,7 @@ export class TestClient {
     return bytes;
   }
 
-  async #until(condition: () => boolean, milliseconds = 5000): Promise<void> {
+  async #until(condition: () => boolean, milliseconds = PATIENCE_MS): Promise<void> {
     const until = Date.now() + milliseconds;
     while (!condition()) {
       if (this.#closed)
@@ -233,3 +233,5 @@ class CountingWire extends Duplex {
 }
 
 const APPLICATION_DATA = 23;
+/** Far more than a busy machine needs: only what never happens fails. */
+const PATIENCE_MS = 60_000;
