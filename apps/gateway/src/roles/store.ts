@@ -19,11 +19,12 @@ import {
   systemClock,
   type Settings,
 } from '@sallyport/cluster';
+import { observeSweeps } from '../watching.ts';
 import type { OpenStore, StoreSurroundings } from './role.ts';
 
 /** The store of a cluster in Redis. @throws RedisProblem, StoreUnavailable: each a sentence for the operator. */
 export const openStore: OpenStore = async (settings, around) => {
-  const { log, limits, role } = around;
+  const { log, limits, metrics, role } = around;
   const { redis: where, file } = settings;
   if (!where) throw new StartError(`${file} has no redis, and a cluster needs it.`);
   let closing = false;
@@ -38,9 +39,10 @@ export const openStore: OpenStore = async (settings, around) => {
     const events = await RedisEventLog.open(redis, log);
     const watch = new RedisWatch({
       call: (command, ...args) => redis.call(command, ...args),
-      ...{ settings: where, log, metrics: around.metrics },
+      ...{ settings: where, log, metrics: metrics },
     });
-    const sessions = new RedisSessions({ redis, limits });
+    const onSweepHalted = role === 'auth' ? observeSweeps({ metrics, log }) : undefined;
+    const sessions = new RedisSessions({ redis, limits, ...(onSweepHalted && { onSweepHalted }) });
     const closeOutbox = role === 'auth' ? await openOutbox(redis, sessions, settings, around) : undefined;
     return {
       sessions,
