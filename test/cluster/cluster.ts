@@ -10,6 +10,7 @@ import {
   Authority,
   eventually,
   Openconnect,
+  PATIENCE_MS,
   pinOf,
   ROOT,
   run,
@@ -155,7 +156,12 @@ export class Cluster {
     const { cookie } = await Openconnect.authenticate(this.client(this.#clients - 1, { user, password }));
     const connect = () => Openconnect.connect(this.withCookie(this.#clients - 1, cookie));
     // A Redis that nobody knows gives no new addresses for its first seconds: nodes might still say what they hold.
-    const client = await eventually('the first tunnel', () => connect().catch(waitsForNodes), 500);
+    const client = await eventually(
+      'the first tunnel',
+      () => connect().catch(waitsForNodes),
+      PATIENCE_MS,
+      500,
+    );
     const code = await client.stop();
     if (code !== 0) throw new Error(`the logout of the first client failed:\n${client.output}`);
     await eventually(
