@@ -10,6 +10,7 @@ import {
   Authority,
   eventually,
   Openconnect,
+  PATIENCE_MS,
   pinOf,
   ROOT,
   run,

@@ -39,7 +39,7 @@ export const openStore: OpenStore = async (settings, around) => {
     const events = await RedisEventLog.open(redis, log);
     const watch = new RedisWatch({
       call: (command, ...args) => redis.call(command, ...args),
-      ...{ settings: where, log, metrics: metrics },
+      ...{ settings: where, log, metrics },
     });
     const onSweepHalted = role === 'auth' ? observeSweeps({ metrics, log }) : undefined;
     const sessions = new RedisSessions({ redis, limits, ...(onSweepHalted && { onSweepHalted }) });
