@@ -10,7 +10,6 @@ import {
   Authority,
   eventually,
   Openconnect,
-  PATIENCE_MS,
   pinOf,
   ROOT,
   run,

@@ -1,10 +1,11 @@
-import { Controller, Inject, UseFilters } from '@nestjs/common';
+import { Catch, Controller, Inject, UseFilters, type RpcExceptionFilter } from '@nestjs/common';
 import { GrpcMethod, RpcException } from '@nestjs/microservices';
-import { Observable } from 'rxjs';
+import { Observable, throwError } from 'rxjs';
 import type { Log } from '@sallyport/chassis';
 import {
   accountOrder,
   FAILURE_SPAN_SECONDS,
+  ServiceUnavailable,
   StoreUnavailable,
   type Accounts,
   type EventLog,
@@ -21,7 +22,6 @@ import {
 import { reasonText } from '@sallyport/protocol';
 import type { Lifecycle } from './ports.ts';
 import type { Tally } from './tally.ts';
-import { UnavailableFilter } from './unavailable.filter.ts';
 import { eventMessage, nodeMessage, PAGE_SIZE, sessionMessage, tunnelMessage } from './wire.ts';
 import type * as wire from './wire.ts';
 
@@ -48,6 +48,14 @@ export interface AdminParts {
 }
 
 export const ADMIN_PARTS = Symbol('AdminParts');
+
+/** What cannot be reached is the operator's to mend, so its sentence goes to him; other faults are for the log alone. */
+@Catch(ServiceUnavailable, StoreUnavailable)
+class UnavailableFilter implements RpcExceptionFilter<Error> {
+  catch(fault: Error): Observable<never> {
+    return throwError(() => ({ code: FAILED_PRECONDITION, message: fault.message }));
+  }
+}
 
 /** proto/admin.proto, for whoever can open the socket. Every change is a fact in the event log. */
 @Controller()
@@ -311,7 +319,7 @@ function subjectOf(target: wire.Target, meant: readonly { user: string }[]): str
   return `session ${target.sessionId ?? ''} of user ${users}`;
 }
 
-/** gRPC status code. */
+/** gRPC status code. Not UNAVAILABLE, which says that the asked process itself is away. */
 const FAILED_PRECONDITION = 9;
 /** Of the last facts, in which a login of one user is looked for. */
 const FACTS_SEARCHED = 10_000;
