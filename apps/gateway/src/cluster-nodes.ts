@@ -26,6 +26,7 @@ export interface ClusterNodesParts {
 export class ClusterNodes implements NodeService {
   readonly #parts: ClusterNodesParts;
   #known: readonly NodeRecord[] = [];
+  readonly silent = new Set<string>();
 
   constructor(parts: ClusterNodesParts) {
     this.#parts = parts;
@@ -70,8 +71,13 @@ export class ClusterNodes implements NodeService {
   async #ask<T>(record: NodeRecord, work: (node: PeerNode) => Promise<T>): Promise<T | undefined> {
     const { own, log } = this.#parts;
     try {
-      return await work(own?.name === record.name ? own.node : await this.#parts.clients.at(record.address));
+      const answer = await work(
+        own?.name === record.name ? own.node : await this.#parts.clients.at(record.address),
+      );
+      this.silent.delete(record.name);
+      return answer;
     } catch (error) {
+      this.silent.add(record.name);
       log.warn({ node: record.name, problem: String(error) }, 'a node did not answer');
       return undefined;
     }

@@ -1,7 +1,7 @@
 /*
  * Home: with `return-path: routed` the pools are cut into slices, one for each node. A node gives addresses of its own
  * slice first and announces the slice as a whole; only a session that is away from home has a route of its own
- * (CLUSTER.md C7, docs/decisions/0006-home-slices.md).
+ * (CLUSTER.md C7, docs/decisions/0009-home-slices.md).
  *
  *   slices: 3                 0     1/4    1/2    3/4     1       units: 16
  *     node 1, 5 units         |-------|                           = 1/4 + 1/16

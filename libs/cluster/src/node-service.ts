@@ -6,6 +6,8 @@ export interface NodeService {
   tunnels(): Promise<TunnelInfo[]>;
   /** Sends DISCONNECT with the reason and parks the sessions (their cookies stay good). @returns how many tunnels. */
   disconnect(sessionIds: string[], reason: Reason): Promise<number>;
+  /** Of a service that stands for several nodes: names of those that did not answer when they were asked last. */
+  readonly silent?: ReadonlySet<string>;
 }
 
 /** What a node says beyond that to the other nodes of its cluster, and to operators. */

@@ -196,7 +196,12 @@ export class AdminController {
 
   @GrpcMethod('AdminService', 'ListNodes')
   async listNodes(): Promise<wire.ListNodesResponse> {
-    return { nodes: (await this.#parts.nodes.list()).map(nodeMessage) };
+    // One that beats and does not answer us is silent, too.
+    const silent = this.#parts.node.silent ?? new Set();
+    const nodes = await this.#parts.nodes.list();
+    return {
+      nodes: nodes.map((node) => nodeMessage({ ...node, alive: node.alive && !silent.has(node.name) })),
+    };
   }
 
   @GrpcMethod('AdminService', 'Drain')

@@ -34,6 +34,7 @@ import { sallyportProgram } from './program.ts';
 const NOW = Date.parse('2026-11-24T12:00:00Z');
 
 class FakeNode implements NodeService {
+  readonly silent = new Set<string>();
   list: TunnelInfo[] = [];
   disconnected: string[] = [];
   tunnels = async () => this.list;
@@ -506,6 +507,23 @@ test('nodes are shown, drained and taken back by name', async () => {
   assert.match(missing.error, /There is no node n9/);
 });
 
+test('a node that does not answer is named on standard error, and the result stays JSON', async () => {
+  const node = { incarnation: 'i1', number: 1, address: '10.0.0.1:9495', version: '1.2.3', tunnels: 4 };
+  for (const name of ['n1', 'n2']) await world.nodes.heartbeat({ ...node, name, unready: false }, 0n);
+  world.node.silent.add('n2');
+  try {
+    const shown = await run('-j', 'show', 'users');
+    assert.deepEqual([shown.json, shown.code], [[], 0]);
+    assert.equal(shown.warned, 'node n2 does not answer: its tunnels are not in this\n');
+    for (const verb of ['disconnect', 'terminate'])
+      assert.match((await run(verb, 'user', 'nobody')).warned, /^node n2 does not answer.*\n$/);
+    assert.match((await run('show', 'nodes')).text, /n2 +silent/);
+  } finally {
+    world.node.silent.clear();
+  }
+  assert.equal((await run('show', 'users')).warned, '');
+});
+
 test('explain user says why the last login failed and where each value comes from', async () => {
   world.events.append([
     {
@@ -590,6 +608,8 @@ interface Ran {
   code: number;
   text: string;
   error: string;
+  /** What went to standard error while it went on. */
+  warned: string;
   json: unknown;
 }
 
@@ -600,6 +620,8 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
   input.end(given?.stdin ?? '');
   let text = '';
   let error = '';
+  let warned = '';
+  const prompts = new PassThrough().on('data', (chunk: Buffer) => (warned += chunk.toString()));
   const program = sallyportProgram({
     version: '9.9.9',
     socketVariable: world.socket,
@@ -607,7 +629,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
       isTTY: false,
       setRawMode: () => undefined,
     }) as unknown as NodeJS.ReadStream,
-    prompts: process.stderr,
+    prompts: prompts as unknown as NodeJS.WriteStream,
     out: (chunk) => (text += chunk),
     now: () => NOW,
     runGateway: async () => undefined,
@@ -627,6 +649,7 @@ async function run(...args: (string | { stdin: string })[]): Promise<Ran> {
     code,
     text,
     error,
+    warned,
     json: words.some((word) => word === '-j' || word === '--json') && text ? safeJson(text) : undefined,
   };
 }

@@ -6,6 +6,7 @@
 import { PEER_ROLES, RETURN_PATHS, settingsReference, type PeerRole } from '@sallyport/cluster';
 import { StartError } from '@sallyport/chassis';
 import type { Target } from '../admin/wire.ts';
+import type { AdminClient } from './admin-client.ts';
 import { addCluster } from './cluster-verbs.ts';
 import { addEvents } from './event-verbs.ts';
 import * as form from './occtl-form.ts';
@@ -107,7 +108,12 @@ function addShow(program: Command, verbs: Verbs): void {
   show
     .command('users')
     .description('users with a tunnel')
-    .action(() => verbs.ask(async (client) => showTunnels(verbs, await client.tunnels())));
+    .action(() =>
+      verbs.ask(async (client) => {
+        showTunnels(verbs, await client.tunnels());
+        await warnOfSilent(verbs, client);
+      }),
+    );
   show
     .command('user')
     .description('all that is known of the tunnels of one user')
@@ -174,6 +180,14 @@ function addShowSessions(show: Command, verbs: Verbs): void {
     );
 }
 
+/** One line on stderr for each node that did not answer: what it has was neither shown nor ended. */
+async function warnOfSilent(verbs: Verbs, client: AdminClient): Promise<void> {
+  // While the store is away nobody knows them; the answer itself stands.
+  const nodes = await client.nodes().catch(() => []);
+  for (const { name, state } of nodes)
+    if (state === 'silent') verbs.warn(`node ${name} does not answer: its tunnels are not in this`);
+}
+
 function showTunnels(verbs: Verbs, tunnels: Parameters<typeof form.tunnelsText>[0]): void {
   const json = tunnels.map((tunnel) => form.tunnelJson(tunnel, verbs.now));
   verbs.print(json, tunnels.length > 0 ? form.tunnelsText(tunnels, verbs.now) : 'No user has a tunnel.');
@@ -199,6 +213,7 @@ function addCommands(program: Command, verbs: Verbs): void {
     const run = async (target: Target, subject: string) =>
       verbs.ask(async (client) => {
         const { count } = await client[call](target);
+        await warnOfSilent(verbs, client);
         if (count === 0 && 'sessionId' in target) throw new StartError(`There is no ${subject}.`);
         if (count === 0) throw new StartError(`There was nothing to end: ${subject} has no ${WHAT[call]}.`);
         verbs.print({ count }, `${subject}: ${count} ${WHAT[call]}${count === 1 ? '' : 's'} ended`);

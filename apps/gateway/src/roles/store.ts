@@ -28,13 +28,17 @@ export const openStore: OpenStore = async (settings, around) => {
   const { redis: where, file } = settings;
   if (!where) throw new StartError(`${file} has no redis, and a cluster needs it.`);
   let closing = false;
+  // Before, a fault is the one sentence with which the start ends.
+  let opened = false;
   const redis = await Redis.open(where, {
     restoreMicros: settings.kafka ? RESTORE_MICROS : 0n,
     onState(up, detail) {
       if (up) log.info({ detail }, 'the session store is there');
-      else if (!closing) log.warn({ detail }, 'the session store is away: tunnels go on, logins are refused');
+      else if (!closing && opened)
+        log.warn({ detail }, 'the session store is away: tunnels go on, logins are refused');
     },
   });
+  opened = true;
   try {
     const events = await RedisEventLog.open(redis, log);
     const watch = new RedisWatch({
