@@ -21,8 +21,8 @@ const FIRST = [
 const FILE_TIMEOUT_MS = 15 * 60_000;
 /** Tests drive real clients: more at once would only make them wait for each other. */
 const CONCURRENCY = 2;
-/** Whole clusters, and what looks at a process for long: one after the other, when all the rest is done. */
-const ALONE = /^test\/e2e\/(cluster|soak|supervised)/;
+/** Whole clusters, also of Kafka, and what looks at a process for long: one after the other, when all the rest is done. */
+const ALONE = /^test\/e2e\/(cluster|soak|supervised)|^libs\/cluster\/src\/kafka-brokers/;
 
 async function main(words) {
   if (process.getuid?.() !== 0 && words.length === 0) {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { RESTORE_SCRIPT, SESSION_SCRIPTS } from '@sallyport/cluster';
 import { RedisServer } from '@sallyport/cluster/testing';
 import { MUTATIONS, mutate } from './mutations.ts';
 import { report } from './report.ts';
@@ -38,6 +39,18 @@ describe('the model of the cluster (npm run model, in short)', () => {
 });
 
 describe('the checker of the model', () => {
+  const scripts = [...Object.values(SESSION_SCRIPTS), RESTORE_SCRIPT];
+
+  for (const mutation of MUTATIONS) {
+    it(`can take out a safety, so that ${mutation.name}`, () => {
+      const script = scripts.find(({ name }) => name === mutation.script);
+      assert.ok(script, mutation.script);
+      const mutant = mutate(mutation)(script);
+      assert.notEqual(mutant.source, script.source);
+      assert.notEqual(mutant.sha, script.sha);
+    });
+  }
+
   for (const name of NOTICED) {
     it(`notices that ${name}`, async (test) => {
       const mutation = MUTATIONS.find((each) => each.name === name);

@@ -38,7 +38,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'an unknown session is unknown while nodes assert',
     script: 'find',
-    from: "if isAsserting() then stop('WAITING nodes still assert their sessions') end",
+    from: "if isAsserting() and not ARGS.sure then stop('WAITING nodes still assert their sessions') end",
     to: '',
   },
   {
@@ -68,7 +68,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a new incarnation parks nothing of the older ones',
     script: 'announce',
-    from: "toParked(id, load(id), 'node-restarted')",
+    from: "if record then toParked(id, record, 'node-restarted') else redis.call('ZREM', key, member) end",
     to: '',
   },
   {
@@ -88,6 +88,12 @@ export const MUTATIONS: readonly Mutation[] = [
     script: 'change',
     from: "if record.st == 'u' and not askedByOwner then",
     to: 'if false then',
+  },
+  {
+    name: 'a restore overrides a tunnel and an end',
+    script: 'restore',
+    from: "if stored.st == 'c' or stored.st == 'u' then return false end",
+    to: '',
   },
 ];
 

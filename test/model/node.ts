@@ -141,7 +141,7 @@ export class Process {
       announcement: { ...node, number: 1, address: `${node.name}:1` },
     });
     this.life = life;
-    this.#closers.push(() => life.close());
+    this.#closers.push(() => void life.close());
     void life.handleTick();
     say(`${this.#node.name} serves as ${node.incarnation}`);
   }

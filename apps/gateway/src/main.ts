@@ -28,7 +28,7 @@ import { logFacts } from './fact-log.ts';
 import type { GatewayLifecycle } from './lifecycle.ts';
 import { HomeSlice } from './home-slice.ts';
 import { NodeLife } from './node-life.ts';
-import { calm, openServing } from './serving.ts';
+import { calm, openHost, openServing } from './serving.ts';
 import {
   deferred,
   limitsOf,
@@ -80,8 +80,17 @@ async function start(
   let closeServices: Closer = () => undefined;
   closers.push(() => closeServices());
   let life: NodeLife | undefined;
+  const host = await openHost(settings(), state, log, closers);
   const { tunnels, listener, lifecycle, returnPath } = await openServing({
-    ...{ ...parts, state, sessions, events, supervision: options.supervision, upstreams: services.promise },
+    ...{
+      ...parts,
+      state,
+      host,
+      sessions,
+      events,
+      supervision: options.supervision,
+      upstreams: services.promise,
+    },
     notReady: () => life?.notReady() ?? [],
   });
   const nodes = new MemoryNodes(now);

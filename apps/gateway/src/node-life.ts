@@ -205,7 +205,7 @@ export class NodeLife implements PeerNode {
   /** The clients are the other one's; without a packet they come back at once. */
   #yield(why: NodeReplaced): void {
     const { tunnels, lifecycle, onReplaced } = this.#parts;
-    this.close();
+    void this.close();
     if (this.#replaced) return;
     this.#replaced = true;
     if (lifecycle.status().state === 'stopping') return;

@@ -1,7 +1,7 @@
 /**
  * What serves clients: the same in the gateway and in a tunnel node. In order:
  *
- *   host       may we run here? TUN device, return path, forwarding
+ *   host       `openHost`: may we run here? TUN device, return path, forwarding
  *   edge       the port opens: a CONNECT with a good cookie is served from now on
  *   watching   health and metrics
  */
@@ -39,6 +39,7 @@ import { limitsOf, sentence, type Closer, type ProcessParts } from './wiring.ts'
 
 export interface ServingParts extends ProcessParts {
   state: StateFolder;
+  host: OpenHost;
   sessions: Sessions;
   events: EventLog;
   /** Brings the port, if a supervisor or systemd holds it. */
@@ -63,10 +64,8 @@ export interface Serving {
 }
 
 export async function openServing(parts: ServingParts): Promise<Serving> {
-  const { settings, log, metrics, now, node, version, closers, state, sessions, events } = parts;
-  const { engine, host } = await openHost(settings(), state, log, closers);
-  for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
-
+  const { settings, log, metrics, now, node, version, closers, sessions, events } = parts;
+  const { engine, host } = parts.host;
   const certificates = await sentence(loadCertificates(settings()));
   for (const problem of await certificateWarnings(settings(), Date.now()))
     log.warn({ problem }, 'clients may refuse a certificate');
@@ -101,12 +100,18 @@ export async function openServing(parts: ServingParts): Promise<Serving> {
   return { tunnels, listener, lifecycle, returnPath: host.returnPath };
 }
 
-async function openHost(
+export interface OpenHost {
+  engine: Engine;
+  host: Host;
+}
+
+/** @throws StartError with one sentence for each thing that has to be mended. */
+export async function openHost(
   settings: Settings,
   state: StateFolder,
   log: Log,
   closers: Closer[],
-): Promise<{ engine: Engine; host: Host }> {
+): Promise<OpenHost> {
   const pools = Object.values(poolsOf(settings)).flat();
   const { device, returnPath, natAddresses, clientToClient } = settings;
   const poolRoutes = returnPath !== 'routed';
@@ -131,6 +136,7 @@ async function openHost(
     }),
   );
   closers.push(() => host.close());
+  for (const warning of host.warnings) log.warn({ warning }, 'the host may keep packets from passing');
   return { engine, host };
 }
 

@@ -143,21 +143,50 @@ export function observeSessions({
   );
 }
 
-/** The clockwork that ends what has outlived its time; one round after the other. */
-export function sweeping({ sessions, log }: Pick<WatchingParts, 'sessions' | 'log'>): NodeJS.Timeout {
+/** Tells operators that sweeps end nobody (CLUSTER.md C13). @returns what the table calls at each change. */
+export function observeSweeps({
+  metrics,
+  log,
+}: Pick<WatchingParts, 'metrics' | 'log'>): (halted: boolean) => void {
+  let isHalted = false;
+  metrics.gauge(
+    'sallyport_sweep_halted',
+    '1 = no session ends by its time, because the clocks of the nodes and of Redis differ.',
+    [],
+    (gauge) => gauge.set(isHalted ? 1 : 0),
+  );
+  return (halted) => {
+    isHalted = halted;
+    if (halted) log.warn({}, HALTED);
+    else log.info({}, 'sessions end by their time again');
+  };
+}
+
+const HALTED =
+  'no session ends by its time: the clocks of the nodes differ from that of Redis by more than 5 s; look at their NTP';
+
+/** The clockwork that ends what has outlived its time; one round after the other. An outage is told once. */
+export function sweeping(
+  { sessions, log }: { sessions: Pick<Sessions, 'sweep'>; log: Log },
+  everyMs = SWEEP_MS,
+): NodeJS.Timeout {
   let busy = false;
+  let failing = false;
   const sweep = async () => {
     if (busy) return;
     busy = true;
     try {
       await sessions.sweep();
+      if (failing) log.info({}, 'the session table is swept again');
+      failing = false;
     } catch (error) {
-      log.warn({ err: error }, 'the session table could not be swept');
+      if (!failing) log.warn({ err: error }, 'the session table could not be swept');
+      failing = true;
     } finally {
       busy = false;
     }
   };
-  return setInterval(() => void sweep(), SWEEP_MS).unref();
+  return setInterval(() => void sweep(), everyMs).unref();
 }
 
 export function configuredPools(settings: Settings): PoolUse[] {

@@ -117,6 +117,12 @@ export async function sentence<T>(work: Promise<T>): Promise<T> {
   }
 }
 
+/** Waits for both, also when one has failed: what the other has opened by then is known to its closers. @throws what they do */
+export async function together<A, B>(one: Promise<A>, other: Promise<B>): Promise<[A, B]> {
+  await Promise.allSettled([one, other]);
+  return Promise.all([one, other]);
+}
+
 /** Runs the closers once, the last first; one that fails does not keep the others from running. */
 function closeInReverse(closers: Closer[]): () => Promise<void> {
   let closing: Promise<void> | undefined;

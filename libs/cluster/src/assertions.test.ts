@@ -123,6 +123,43 @@ describe('a reign', () => {
     assert.equal((await claim(sessions, up, 'c2')).addresses.ipv4, up.addresses.ipv4);
   });
 
+  it('says of no user that all his sessions have ended while nodes assert', async () => {
+    const { redis, sessions, nodes } = await open();
+    await beat(nodes, here);
+    const up = await claim(sessions, await create(sessions), 'c1');
+    await forget(redis, up);
+    reign = 'second';
+    await assert.rejects(sessions.endOfUser('alice', 'terminated'), { name: 'StoreUnavailable' });
+    await sessions.assert(here, [up]);
+    assert.equal(await sessions.endOfUser('alice', 'terminated'), 1);
+    assert.equal((await sessions.get(up.id))?.state, 'closed');
+  });
+
+  it('takes a claim again during which it begins: Redis may have forgotten the lease', async () => {
+    const { redis, sessions } = await open({ windowMicros: 0n });
+    const session = await create(sessions);
+    const key = `${redis.prefix}s:${session.id}`;
+    await redis.call('COPY', key, `${redis.prefix}before`);
+    const confirm = redis.confirm.bind(redis);
+    let confirms = 0;
+    redis.confirm = async () => {
+      confirms += 1;
+      if (confirms === 1) {
+        await redis.call('COPY', `${redis.prefix}before`, key, 'REPLACE');
+        for (const name of [`k:${session.id}`, 'taken4', 'node:n1', 'users'])
+          await redis.call('DEL', `${redis.prefix}${name}`);
+        clock.pass(1);
+        reign = 'second';
+        await sessions.counts(); // somebody else of this process hears of it
+      }
+      await confirm();
+    };
+    const { lease } = await claim(sessions, session, 'c1');
+    assert.deepEqual((await sessions.get(session.id))?.lease, lease);
+    assert.equal((await sessions.get(session.id))?.state, 'up');
+    assert.equal(confirms, 2);
+  });
+
   it('tells a node of the new reign with its mail', async () => {
     const { sessions } = await open();
     const heard: string[] = [];
@@ -231,16 +268,22 @@ describe('a reign', () => {
     assert.equal(entries.split('"type":"parked"').length - 1, 2);
   });
 
-  it('ends nobody when the clocks of the nodes say that Redis has the wrong time', async () => {
-    const { sessions, nodes } = await open({ awayMicros: 0n });
+  it('ends nobody when the clocks of the nodes say that Redis has the wrong time', async (t) => {
+    const { redis, nodes, sessions: first } = await open({ awayMicros: 0n });
+    const told: boolean[] = [];
+    const sessions = new RedisSessions({ redis, onSweepHalted: (halted) => told.push(halted) });
+    t.after(() => Promise.all([first.close(), sessions.close()]));
     await create(sessions);
     clock.pass(400);
     await beat(nodes, here, -6_000_000n);
     await beat(nodes, elsewhere, -7_000_000n);
     assert.equal(await sessions.sweep(), 0);
+    assert.equal(await sessions.sweep(), 0);
+    assert.deepEqual(told, [true], 'once');
     await beat(nodes, here, 0n);
     await beat(nodes, elsewhere, 0n);
     assert.equal(await sessions.sweep(), 1);
+    assert.deepEqual(told, [true, false]);
   });
 
   it('writes events that the decoder of the journal reads', async () => {

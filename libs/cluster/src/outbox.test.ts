@@ -159,6 +159,25 @@ describe('the outbox', () => {
     assert.equal(world.stream.entries.length, 0);
   });
 
+  it('writes the present state of a session whose fact became a dead letter: what it ended stays ended', async () => {
+    const world = new World();
+    for (const id of ['s1', 's2', 's3']) world.start(id);
+    await world.outbox.round();
+    world.end('s1');
+    world.claim('s2', 1n);
+    for (const entry of world.stream.entries) entry.data = 'broken';
+    await world.outbox.round();
+    assert.equal(world.topics.of('dead').length, 2);
+    assert.deepEqual([...world.topics.state.keys()], ['s2', 's3']);
+    assert.equal(world.topics.state.get('s2'), encodeRecord(world.record('s2')));
+
+    world.end('s3');
+    world.topics.poison = '"sessionId":"s3"';
+    while ((await world.outbox.round()) !== 'idle');
+    assert.equal(world.topics.of('dead').length, 3);
+    assert.deepEqual([...world.topics.state.keys()], ['s2']);
+  });
+
   it('finds the one fact that Kafka refuses among many', async () => {
     const world = new World();
     for (let i = 0; i < 30; i++) world.start(`s${i}`);

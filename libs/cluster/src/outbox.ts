@@ -19,7 +19,6 @@ import type { EventStream, StreamBatch, StreamEntry } from './event-stream.ts';
 import { compareEntryIds } from './event-stream.ts';
 import type { FactSink, SinkMark, SinkMessage } from './event-sink.ts';
 import { MessageRefused, SinkRefused, SinkUnavailable, WriterFenced } from './event-sink.ts';
-import type { Fact } from './events.ts';
 import { MalformedLine } from './journal-lines.ts';
 import { deadLetter, Letters, tombstone, toMessage } from './letters.ts';
 import { AWAY_MICROS } from './redis.ts';
@@ -29,6 +28,7 @@ import type { Session } from './session.ts';
 import { NewerVersion } from './session.ts';
 import type { Sessions } from './sessions.ts';
 import { StoreUnavailable } from './sessions.ts';
+import { SESSION_ID_BYTES } from './tokens.ts';
 import type { StreamLevel } from './stream-cap.ts';
 import { StreamCap } from './stream-cap.ts';
 
@@ -102,9 +102,10 @@ export class Outbox {
   #newer: { entryId: string; since: bigint } | undefined;
   #capCheckedAt = 0n;
   #restore: Restore | undefined;
-  /** Since when the store does not answer, and how long it was away until it did. */
+  /** Since when the store does not answer, how long it was away in all before the table was settled, and when it came back. */
   #lostAt: bigint | undefined;
   #away = 0n;
+  #backAt = 0n;
   #running: Promise<void> | undefined;
   #stop = new AbortController();
 
@@ -151,6 +152,8 @@ export class Outbox {
     const { stream, sink, holder } = this.#options;
     if (!(await stream.takeLease(holder, this.#leaseMs))) {
       this.#noteAnswer();
+      // The one who has the lease has settled the table long since.
+      if (this.#options.clock() - this.#backAt > AWAY_REMEMBERED) this.#away = 0n;
       await this.#closeWriter();
       // The one who sends says how much waits.
       Object.assign(this.#status, { entries: 0, bytes: 0, lagMillis: 0, level: 'normal' });
@@ -171,7 +174,7 @@ export class Outbox {
     const isNew = !batch.settled && this.#options.restore !== undefined;
     if (settled && (batch.gap !== undefined || this.#resyncWanted || isNew)) return this.#resync(batch);
     // Facts after a gap must not come before it.
-    return !settled && batch.gap !== undefined ? 'idle' : this.#send(batch);
+    return !settled && batch.gap !== undefined ? 'idle' : this.#send(batch, settled);
   }
 
   /** @returns true = the table is whole, as far as it can be. */
@@ -204,7 +207,8 @@ export class Outbox {
 
   #noteAnswer(): void {
     if (this.#lostAt === undefined) return;
-    this.#away = this.#options.clock() - this.#lostAt;
+    this.#backAt = this.#options.clock();
+    this.#away += this.#backAt - this.#lostAt; // a store that comes back may go again at once
     this.#lostAt = undefined;
   }
 
@@ -241,7 +245,8 @@ export class Outbox {
     return 'sent';
   }
 
-  async #send(batch: StreamBatch): Promise<RoundResult> {
+  /** @param settled the table is whole: what it lacks has ended. */
+  async #send(batch: StreamBatch, settled: boolean): Promise<RoundResult> {
     const fresh = batch.entries.filter((entry) => compareEntryIds(entry.id, this.#mark.entryId) > 0);
     const written = batch.entries.length > fresh.length;
     if (fresh.length === 0) {
@@ -249,7 +254,7 @@ export class Outbox {
       await this.#trim(batch.reign);
       return 'sent';
     }
-    const letters = await this.#letters(fresh);
+    const letters = await this.#letters(fresh, settled);
     const last = letters.taken.at(-1);
     if (last === undefined) return this.#waitForNewer(fresh[0]);
     const mark = { reign: batch.reign, entryId: last.id };
@@ -265,7 +270,7 @@ export class Outbox {
   }
 
   /** The messages of as many entries as fit into one transaction. */
-  async #letters(entries: readonly StreamEntry[]): Promise<Letters> {
+  async #letters(entries: readonly StreamEntry[], settled: boolean): Promise<Letters> {
     const records = await this.#records(entries);
     const letters = new Letters(this.#options.sink.batchBytes);
     for (const entry of entries) {
@@ -273,11 +278,14 @@ export class Outbox {
       let dead = false;
       try {
         const fact = decodeEntry(entry);
-        messages = [toMessage('facts', this.#events.ofFact(fact, entry.id)), ...this.#state(fact, records)];
+        messages = [
+          toMessage('facts', this.#events.ofFact(fact, entry.id)),
+          ...('epoch' in fact ? this.#state(fact.sessionId, records) : []),
+        ];
       } catch (error) {
         if (error instanceof NewerVersion && !this.#isOverdue(entry)) break;
         if (!(error instanceof MalformedLine) && !(error instanceof NewerVersion)) throw error;
-        messages = [deadLetter(entry, error.message)];
+        messages = [deadLetter(entry, error.message), ...this.#stateOfDead(entry, records, settled)];
         dead = true;
         this.#warnOfDeadLetter(entry, error.message);
       }
@@ -292,30 +300,51 @@ export class Outbox {
     return new Map(ids.map((id, i) => [id, records[i]]));
   }
 
-  #state(fact: Fact, records: ReadonlyMap<string, Session | undefined>): SinkMessage[] {
-    if (!('epoch' in fact)) return [];
-    const record = records.get(fact.sessionId);
-    if (record === undefined || record.state === 'closed') return [tombstone(fact.sessionId)];
+  #state(sessionId: string, records: ReadonlyMap<string, Session | undefined>): SinkMessage[] {
+    const record = records.get(sessionId);
+    if (record === undefined || record.state === 'closed') return [tombstone(sessionId)];
     return [toMessage('state', this.#events.state(record))];
+  }
+
+  /**
+   * The fact is lost, but not what came of it: a restore must not bring back what it has ended. While the table may lack
+   * a session that is alive nothing is said of it; the snapshot that follows tells.
+   */
+  #stateOfDead(
+    { sessionId }: StreamEntry,
+    records: ReadonlyMap<string, Session | undefined>,
+    settled: boolean,
+  ): SinkMessage[] {
+    if (sessionId === '' || sessionId.length > SESSION_ID_CHARACTERS) return [];
+    return settled || records.get(sessionId) !== undefined ? this.#state(sessionId, records) : [];
   }
 
   /**
    * When Kafka refuses one of these for good, they go one by one until it is found, and then it becomes a dead letter.
    * @returns the number of dead letters.
    */
-  async #write({ messages, taken, dead }: Letters, mark: SinkMark): Promise<number> {
+  async #write({ messages, taken, dead: already }: Letters, mark: SinkMark): Promise<number> {
     const { sink } = this.#options;
     try {
       await sink.write(messages, mark);
-      return dead;
+      return already;
     } catch (error) {
       if (!(error instanceof MessageRefused)) throw error;
       this.#batchEntries = 1;
       const [entry] = taken;
       if (taken.length > 1 || entry === undefined) throw error;
       this.#warnOfDeadLetter(entry, error.message);
+      const dead = deadLetter(entry, 'refused by Kafka');
+      const state = messages.filter(({ topic }) => topic === 'state');
       await sink.open();
-      await sink.write([deadLetter(entry, 'refused by Kafka')], mark);
+      try {
+        await sink.write([dead, ...state], mark);
+      } catch (again) {
+        // It is the record itself that Kafka does not take.
+        if (!(again instanceof MessageRefused) || state.length === 0) throw again;
+        await sink.open();
+        await sink.write([dead], mark);
+      }
       return 1;
     }
   }
@@ -409,8 +438,11 @@ export const BATCH_ENTRIES = 500;
 export const LEASE_MS = 30_000;
 /** Microseconds that an old release waits for a newer one before it files a newer fact as a dead letter. */
 export const NEWER_WAIT = 600_000_000n;
+/** Microseconds that a reader without the lease remembers how long the store was away: longer than a restore takes. */
+const AWAY_REMEMBERED = 600_000_000n;
 /** Microseconds. */
 const CAP_CHECK_EVERY = 1_000_000n;
+const SESSION_ID_CHARACTERS = 2 * SESSION_ID_BYTES;
 const LEASE_RENEWALS = 3;
 const CLOSE_MS = 5000;
 const WAIT_MS: Record<RoundResult, number> = {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { Log } from '@sallyport/chassis';
 import { QUIET } from './peers.fake.ts';
-import { ReplicaLost, Replicas, type Replica } from './replicas.ts';
+import { causeOf, ReplicaLost, Replicas, type Replica } from './replicas.ts';
 
 test('a call is given up when two checks that began after it got no answer, not for older ones', async (t) => {
   const { replicas, replica, clock } = await opened(t);
@@ -59,6 +59,7 @@ test('a change to bad is told once with its cause, the change to good once', asy
     await turn();
   }
   assert.deepEqual(told, ['no answer: ECONNREFUSED', 'a replica can be used again']);
+  assert.equal(causeOf('it takes no new calls'), 'it takes no new calls');
 });
 
 let waiting: { resolve: (text: string) => void; signal: AbortSignal } | undefined;

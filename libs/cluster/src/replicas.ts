@@ -238,10 +238,10 @@ interface State<R> {
 /** Messages of an error and of what brought it about, each once. */
 export function causeOf(error: unknown): string {
   const said: string[] = [];
-  for (let one = error; one !== undefined && said.length < MAX_CAUSES;) {
-    const text = one instanceof Error ? one.message : typeof one === 'string' ? one : '';
+  if (typeof error === 'string') said.push(error);
+  for (let one = error; one instanceof Error && said.length < MAX_CAUSES; one = one.cause) {
+    const text = one.message;
     if (text !== '' && !said.some((before) => before.includes(text))) said.push(text);
-    one = one instanceof Error ? one.cause : undefined;
   }
   return said.join(': ');
 }

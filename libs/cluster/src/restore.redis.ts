@@ -52,10 +52,11 @@ export class RedisRestore implements RestoreTable {
   }
 
   #run(how: string, { holder, reign }: RestoreFence, args: object, confirm = false): Promise<Reply> {
-    return this.#redis.run(RESTORE, { how, holder, reign, ...args }, { confirm });
+    return this.#redis.run(RESTORE_SCRIPT, { how, holder, reign, ...args }, { confirm });
   }
 }
 
-const RESTORE = loadScript('restore', ['records', 'addresses', 'putting-back']);
+/** For the model, too, which changes it. */
+export const RESTORE_SCRIPT = loadScript('restore', ['records', 'addresses', 'putting-back']);
 /** Sessions that one script looks at. */
 const MISSING_SLICE = 200;

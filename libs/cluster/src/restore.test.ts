@@ -199,6 +199,24 @@ describe('a restore', () => {
     }
   });
 
+  it('adds up the times that the store was away until the table is settled', async () => {
+    const world = await open();
+    const session = await parked(world, 'alice');
+    await drain(world.one);
+    const fail = async (call: 'takeLease' | 'read', seconds: number) => {
+      Object.assign(world.stream, { [call]: () => Promise.reject(new StoreUnavailable('away')) });
+      assert.equal(await world.one.round(), 'blocked');
+      world.clock.pass(seconds);
+      Reflect.deleteProperty(world.stream, call);
+    };
+    await fail('takeLease', LIVES.disconnectedTimeoutSeconds + 1);
+    // It answers, and fails again at once.
+    await fail('read', 1);
+    await forget(world);
+    await drain(world.one);
+    assert.equal((await world.sessions.get(session.id))?.state, 'parked');
+  });
+
   it('sends what waits before it reads the topic, which is behind', async () => {
     const world = await open();
     const session = await parked(world, 'alice');

@@ -56,6 +56,32 @@ describe('a failover by the sentinel', () => {
     await until(async () => (await sessions.create(sampleLogin(hashToken(newToken())))) !== undefined);
   });
 
+  it('says that a token is unknown only when a replica has proved that this is the primary', async () => {
+    const redis = await Redis.open(
+      { ...sentinel.settings, cluster: 'prove' },
+      { windowMicros: 0n, deadlineMillis: 600 },
+    );
+    opened.push(redis);
+    const sessions = new RedisSessions({ redis });
+    const unknown = hashToken(newToken());
+    const known = await until2(() => sessions.create(sampleLogin(hashToken(newToken()))));
+    const replica = sentinel.servers[1];
+    replica?.pause();
+    try {
+      const unproven = { name: 'StoreUnavailable', message: /confirmed/ };
+      await assert.rejects(sessions.find(unknown), unproven);
+      await assert.rejects(sessions.claim(sampleClaim(unknown, 'c1')), unproven);
+      assert.equal((await sessions.find(known.tokenHash))?.id, known.id, 'what is there needs no proof');
+    } finally {
+      replica?.resume();
+    }
+    assert.equal(await until2(() => sessions.find(unknown)), undefined);
+    assert.deepEqual(await until2(() => sessions.claim(sampleClaim(unknown, 'c1'))), {
+      ok: false,
+      reason: 'token-unknown',
+    });
+  });
+
   it('keeps every session, claim and address, begins a new reign and needs no hands', async () => {
     const redis = await Redis.open({ ...sentinel.settings, cluster: 'failover' }, { windowMicros: 300_000n });
     opened.push(redis);

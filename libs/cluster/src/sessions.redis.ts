@@ -39,6 +39,11 @@ export interface RedisSessionsOptions {
   limits?: SessionLimits;
   /** How often a node's mail is fetched, ms. */
   pollMillis?: number;
+  /**
+   * Told when sweeps begin to end nobody, because the clocks of the nodes and that of the store contradict each other
+   * (CLUSTER.md C13), and when they end sessions again.
+   */
+  onSweepHalted?: (halted: boolean) => void;
 }
 
 /**
@@ -49,6 +54,8 @@ export interface RedisSessionsOptions {
 export class RedisSessions implements Sessions, Assertions {
   readonly #redis: Scripts;
   readonly #pollMillis: number;
+  readonly #onSweepHalted: (halted: boolean) => void;
+  #sweepHalted = false;
   #limits: SessionLimits = { maxClients: 0, connectsPerMinute: 0 };
   #reserved: ReservedList = { tag: '', members: [] };
   #home: HomeRanges = homeRanges([]);
@@ -57,9 +64,10 @@ export class RedisSessions implements Sessions, Assertions {
   readonly #mail = new Set<Mail>();
   #closed = false;
 
-  constructor({ redis, limits, pollMillis }: RedisSessionsOptions) {
+  constructor({ redis, limits, pollMillis, onSweepHalted }: RedisSessionsOptions) {
     this.#redis = redis;
     this.#pollMillis = pollMillis ?? POLL_MILLIS;
+    this.#onSweepHalted = onSweepHalted ?? (() => undefined);
     if (limits !== undefined) this.configure(limits);
   }
 
@@ -68,7 +76,7 @@ export class RedisSessions implements Sessions, Assertions {
     const strapKeys = input.strapKey === '' ? [] : [input.strapKey];
     const { tokenHash, user, profile, client } = input;
     const reply = await this.#run(
-      SCRIPTS.create,
+      SESSION_SCRIPTS.create,
       {
         id: sessionIdOf(tokenHash),
         op: newOp(),
@@ -117,14 +125,14 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   async counts(): Promise<SessionCounts> {
-    const [authed, up, parked] = await this.#run(SCRIPTS.counts, {});
+    const [authed, up, parked] = await this.#run(SESSION_SCRIPTS.counts, {});
     return { authed: Number(authed), up: Number(up), parked: Number(parked) };
   }
 
   async #list(prefix: string, limit: number): Promise<Session[]> {
     const sessions: Session[] = [];
     for (let from = ''; ;) {
-      const [next, ...ids] = await this.#run(SCRIPTS.list, { from, limit, prefix });
+      const [next, ...ids] = await this.#run(SESSION_SCRIPTS.list, { from, limit, prefix });
       for (let at = 0; at < ids.length; at += FETCH_SLICE)
         sessions.push(...(await this.#fetch(ids.slice(at, at + FETCH_SLICE))));
       from = String(next);
@@ -133,7 +141,7 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   async #fetch(ids: readonly (string | number)[]): Promise<Session[]> {
-    const [away, ...rows] = await this.#run(SCRIPTS.fetch, { ids });
+    const [away, ...rows] = await this.#run(SESSION_SCRIPTS.fetch, { ids });
     const sessions: Session[] = [];
     for (let i = 0; i < rows.length; i += 2)
       sessions.push(await this.#decode(String(rows[i]), String(rows[i + 1]), BigInt(String(away))));
@@ -191,10 +199,10 @@ export class RedisSessions implements Sessions, Assertions {
       home: this.#home,
       ...clientFields(client),
     };
-    const reply = await this.#run(SCRIPTS.claim, args);
+    const reply = await this.#run(SESSION_SCRIPTS.claim, args);
     if (reply[0] !== 'reserve') return reply;
-    await this.#run(SCRIPTS.reserve, { tag, members });
-    const again = await this.#run(SCRIPTS.claim, args);
+    await this.#run(SESSION_SCRIPTS.reserve, { tag, members });
+    const again = await this.#run(SESSION_SCRIPTS.claim, args);
     if (again[0] === 'reserve') throw new StoreUnavailable('Redis has forgotten the fixed addresses again');
     return again;
   }
@@ -226,7 +234,7 @@ export class RedisSessions implements Sessions, Assertions {
 
   async #endOfUser(args: object): Promise<{ ended: number; slices: number }> {
     for (let [ended, slices, from] = [0, 1, '']; ; slices++) {
-      const [count, next, forgotten] = await this.#run(SCRIPTS.endUser, { ...args, from }, true);
+      const [count, next, forgotten] = await this.#run(SESSION_SCRIPTS.endUser, { ...args, from }, true);
       ended += Number(count);
       from = String(next);
       if (from !== '') continue;
@@ -236,13 +244,13 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   announce({ name, incarnation }: NodeIdentity): Promise<number> {
-    return this.#slices(SCRIPTS.announce, { node: name, incarnation, limit: SLICE }, false);
+    return this.#slices(SESSION_SCRIPTS.announce, { node: name, incarnation, limit: SLICE }, false);
   }
 
   async leasesOf({ name, incarnation }: NodeIdentity): Promise<string[]> {
     for (const ids: string[] = []; ;) {
       const args = { node: name, incarnation, from: ids.at(-1) ?? '', limit: LEASES_PAGE };
-      const page = await this.#run(SCRIPTS.leases, args);
+      const page = await this.#run(SESSION_SCRIPTS.leases, args);
       ids.push(...page.map(String));
       if (page.length < LEASES_PAGE) return ids;
     }
@@ -261,15 +269,22 @@ export class RedisSessions implements Sessions, Assertions {
   async sweep(): Promise<number> {
     let ended = 0;
     for (let slice = 0; slice < SWEEP_SLICES; slice++) {
-      const [count, more] = await this.#run(SCRIPTS.sweep, { limit: SLICE });
+      const [count, more, stopped] = await this.#run(SESSION_SCRIPTS.sweep, { limit: SLICE });
+      if (stopped !== 'asserting') this.#noteHalt(stopped === 'halted');
       ended += Number(count);
       if (more !== 1) break;
     }
     return ended;
   }
 
+  #noteHalt(halted: boolean): void {
+    if (halted === this.#sweepHalted) return;
+    this.#sweepHalted = halted;
+    this.#onSweepHalted(halted);
+  }
+
   async pools(): Promise<PoolUse[]> {
-    return (await this.#run(SCRIPTS.pools, {})).map((line) => {
+    return (await this.#run(SESSION_SCRIPTS.pools, {})).map((line) => {
       const [pool = '', family, length, used] = String(line).split(' ');
       const size = poolSize(pool, Number(length));
       return { pool, family: family === '4' ? 'ipv4' : 'ipv6', size, used: Number(used) };
@@ -297,7 +312,7 @@ export class RedisSessions implements Sessions, Assertions {
   async assert(node: NodeIdentity, sessions: readonly Session[]): Promise<AssertionVerdict[]> {
     const { reign } = this.#redis;
     const verdicts = await this.#write(sessions);
-    await this.#run(SCRIPTS.asserted, { node: node.name, reign });
+    await this.#run(SESSION_SCRIPTS.asserted, { node: node.name, reign });
     return verdicts;
   }
 
@@ -307,7 +322,7 @@ export class RedisSessions implements Sessions, Assertions {
       const slice = sessions.slice(at, at + PUT_BACK_SLICE);
       const { records, grants } = puttingBack(slice);
       for (const grant of grants) this.#keep(grant);
-      const reply = await this.#run(SCRIPTS.assert, { records, grants }, true);
+      const reply = await this.#run(SESSION_SCRIPTS.assert, { records, grants }, true);
       for (const [i, { id }] of slice.entries()) {
         const [kind, reason] = String(reply[i]).split(' ');
         verdicts.push(
@@ -332,7 +347,7 @@ export class RedisSessions implements Sessions, Assertions {
   }
 
   async #find(args: { id: string; t?: string; sure?: true }): Promise<Session | undefined> {
-    const [away, id, text] = await this.#run(SCRIPTS.find, args);
+    const [away, id, text] = await this.#run(SESSION_SCRIPTS.find, args);
     return id === undefined ? undefined : this.#decode(String(id), String(text), BigInt(String(away)));
   }
 
@@ -343,7 +358,7 @@ export class RedisSessions implements Sessions, Assertions {
   ): Promise<boolean> {
     const { lease, reason, usage } = what;
     const [done] = await this.#run(
-      SCRIPTS.change,
+      SESSION_SCRIPTS.change,
       {
         id,
         how,
@@ -357,7 +372,7 @@ export class RedisSessions implements Sessions, Assertions {
     return done === 1;
   }
 
-  async #slices(script: typeof SCRIPTS.announce, args: object, confirm: boolean): Promise<number> {
+  async #slices(script: typeof SESSION_SCRIPTS.announce, args: object, confirm: boolean): Promise<number> {
     for (let total = 0; ;) {
       const [count, more] = await this.#run(script, args, confirm);
       total += Number(count);
@@ -389,7 +404,8 @@ export class RedisSessions implements Sessions, Assertions {
 }
 
 const SESSION_PARTS = ['records', 'addresses'];
-const SCRIPTS = {
+/** For the model, too, which changes them. */
+export const SESSION_SCRIPTS = {
   create: loadScript('create', SESSION_PARTS),
   find: loadScript('find', ['records']),
   list: loadScript('list', ['records']),

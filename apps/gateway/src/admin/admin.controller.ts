@@ -49,14 +49,10 @@ export interface AdminParts {
 
 export const ADMIN_PARTS = Symbol('AdminParts');
 
-/** gRPC status code. */
-const FAILED_PRECONDITION = 9;
-
 /** What cannot be reached is the operator's to mend, so its sentence goes to him; other faults are for the log alone. */
 @Catch(ServiceUnavailable, StoreUnavailable)
 class UnavailableFilter implements RpcExceptionFilter<Error> {
   catch(fault: Error): Observable<never> {
-    // Not UNAVAILABLE, which says that the asked process itself is away.
     return throwError(() => ({ code: FAILED_PRECONDITION, message: fault.message }));
   }
 }
@@ -328,6 +324,8 @@ function subjectOf(target: wire.Target, meant: readonly { user: string }[]): str
   return `session ${target.sessionId ?? ''} of user ${users}`;
 }
 
+/** gRPC status code. Not UNAVAILABLE, which says that the asked process itself is away. */
+const FAILED_PRECONDITION = 9;
 /** Of the last facts, in which a login of one user is looked for. */
 const FACTS_SEARCHED = 10_000;
 /** What `show sessions` prints of an id. */

@@ -13,16 +13,18 @@ import {
   RedisNodes,
   RedisRestore,
   RedisSessions,
+  RedisWatch,
   registerOutboxMetrics,
   RESTORE_MICROS,
   systemClock,
   type Settings,
 } from '@sallyport/cluster';
+import { observeSweeps } from '../watching.ts';
 import type { OpenStore, StoreSurroundings } from './role.ts';
 
 /** The store of a cluster in Redis. @throws RedisProblem, StoreUnavailable: each a sentence for the operator. */
 export const openStore: OpenStore = async (settings, around) => {
-  const { log, limits, role } = around;
+  const { log, limits, metrics, role } = around;
   const { redis: where, file } = settings;
   if (!where) throw new StartError(`${file} has no redis, and a cluster needs it.`);
   let closing = false;
@@ -39,7 +41,12 @@ export const openStore: OpenStore = async (settings, around) => {
   opened = true;
   try {
     const events = await RedisEventLog.open(redis, log);
-    const sessions = new RedisSessions({ redis, limits });
+    const watch = new RedisWatch({
+      call: (command, ...args) => redis.call(command, ...args),
+      ...{ settings: where, log, metrics },
+    });
+    const onSweepHalted = role === 'auth' ? observeSweeps({ metrics, log }) : undefined;
+    const sessions = new RedisSessions({ redis, limits, ...(onSweepHalted && { onSweepHalted }) });
     const closeOutbox = role === 'auth' ? await openOutbox(redis, sessions, settings, around) : undefined;
     return {
       sessions,
@@ -51,6 +58,7 @@ export const openStore: OpenStore = async (settings, around) => {
       lastLogins: (user) => events.lastLogins(user),
       async close() {
         closing = true;
+        watch.close();
         await closeOutbox?.();
         events.close();
         await sessions.close();

@@ -1,7 +1,7 @@
 /**
  * The role `tunnel-node`: TLS edge, tunnels and engine; portal and downloader are elsewhere. A start, in order:
  *
- *  1. settings, certificates, store      a CONNECT needs the store
+ *  1. settings, certificates, store      a CONNECT needs the store; the TUN device and the return path meanwhile
  *  2. serving                            the port opens: a CONNECT is served from now on
  *  3. upstreams                          other requests, which waited, go on
  *  4. node                               heartbeat; NestJS with gRPC for the other nodes and the admin socket
@@ -11,34 +11,43 @@ import type { UpstreamName } from '@sallyport/tunnel-node';
 import { stateFolder } from '../first-run.ts';
 import type { NodeLife } from '../node-life.ts';
 import { Releases } from '../releases.ts';
-import { calm, openServing } from '../serving.ts';
-import { deferred, limitsOf, nodeEvent, sentence, starting, type Running } from '../wiring.ts';
+import { calm, openHost, openServing } from '../serving.ts';
+import {
+  deferred,
+  limitsOf,
+  nodeEvent,
+  sentence,
+  starting,
+  together,
+  type Closer,
+  type Running,
+} from '../wiring.ts';
 import { asserting } from './asserting.ts';
 import { joinCluster } from './joining.ts';
-import { addressesOf, openRole, type RoleOptions } from './role.ts';
+import { addressesOf, openRole, type ClusterStore, type RoleOptions, type RoleParts } from './role.ts';
 
 /** @throws StartError */
 export function startTunnelNode(options: RoleOptions): Promise<Running> {
   return starting(async (closers, close) => {
     // 1. settings, certificates, store
     const parts = await openRole('tunnel-node', options.config, closers);
-    const { settings, certificates, log, metrics, now, node, role } = parts;
+    const { settings, certificates, log, now, node, role } = parts;
     const [portals, downloaders] = [addressesOf(settings(), 'portal'), addressesOf(settings(), 'downloader')];
-    const limits = limitsOf(settings());
-    const store = await sentence(options.openStore(settings(), { log, metrics, node, role, limits }));
-    closers.push(() => store.close());
+    const state = stateFolder(options.stateDir);
+    // Clients of a process that died wait, and each of the two waits for others most of its time.
+    const [store, host] = await together(
+      openStore(options, parts, closers),
+      openHost(settings(), state, log, closers),
+    );
     const { sessions, assertions, nodes, events } = store;
-    const parked = await sentence(sessions.announce(node));
-    log.info({ parked }, 'announced');
 
     // 2. serving
-    const state = stateFolder(options.stateDir);
     const upstreams = deferred<Record<UpstreamName, Upstream>>();
     const later: { life?: NodeLife; releases?: Releases } = {};
     // After the tunnels and the heartbeat have stopped. A drain outlives the process, so such a node is not forgotten.
     closers.push(() => (later.life?.draining === false ? nodes.leave(node) : undefined));
     const { tunnels, listener, lifecycle, returnPath } = await openServing({
-      ...{ ...parts, role, state, sessions, events, supervision: options.supervision },
+      ...{ ...parts, role, state, host, sessions, events, supervision: options.supervision },
       upstreams: upstreams.promise,
       onTaken: (from, release) => later.releases?.add(from, release),
       notReady: () => later.life?.notReady() ?? [],
@@ -89,4 +98,18 @@ export function startTunnelNode(options: RoleOptions): Promise<Running> {
       },
     };
   });
+}
+
+/** With what the former process of this node had parked. @throws StartError */
+async function openStore(
+  options: RoleOptions,
+  { settings, log, metrics, node, role }: RoleParts,
+  closers: Closer[],
+): Promise<ClusterStore> {
+  const limits = limitsOf(settings());
+  const store = await sentence(options.openStore(settings(), { log, metrics, node, role, limits }));
+  closers.push(() => store.close());
+  const parked = await sentence(store.sessions.announce(node));
+  log.info({ parked }, 'announced');
+  return store;
 }
