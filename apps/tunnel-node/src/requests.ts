@@ -8,7 +8,12 @@
  *  5. answer    with Content-Length, names spelled as given
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { ConnectionFacts, FileRange, InsideRequest, InsideResponse } from '@sallyport/cluster';
+import {
+  streamFile,
+  type ConnectionFacts,
+  type InsideRequest,
+  type InsideResponse,
+} from '@sallyport/cluster';
 import { answerHeaders } from './answers.ts';
 import type { StreamFacts } from './listener.ts';
 import type { EdgeRefusal } from './metrics.ts';
@@ -196,32 +201,6 @@ export function writeHead(response: ServerResponse, answer: InsideResponse, keep
   response.writeHead(answer.status, answerHeaders(answer.headers, { length, keep }));
 }
 
-async function streamFile(response: ServerResponse, range: FileRange): Promise<void> {
-  const end = range.start + range.length;
-  let position = range.start;
-  while (position < end && !response.destroyed) {
-    const buffer = Buffer.allocUnsafe(Math.min(FILE_CHUNK_BYTES, end - position));
-    const { bytesRead } = await range.file.read(buffer, 0, buffer.length, position);
-    // Shorter than announced: the client must not take what it has for the whole.
-    if (bytesRead === 0) return void response.destroy();
-    position += bytesRead;
-    if (!response.write(buffer.subarray(0, bytesRead))) await drained(response);
-  }
-  response.end();
-}
-
-function drained(response: ServerResponse): Promise<void> {
-  return new Promise((resolve) => {
-    const finish = () => {
-      response.removeListener('drain', finish);
-      response.removeListener('close', finish);
-      resolve();
-    };
-    response.once('drain', finish);
-    response.once('close', finish);
-  });
-}
-
 export interface RequestLimits {
   /** Names, values and their separators. */
   headerBytes: number;
@@ -235,4 +214,3 @@ const SINGLE_HEADERS = ['host', 'content-length', 'transfer-encoding', 'authoriz
 /** Headers that only services inside may set. */
 const INSIDE_PREFIX = 'x-sallyport-';
 export const FREE_BODY_BYTES = 8192;
-const FILE_CHUNK_BYTES = 65_536;

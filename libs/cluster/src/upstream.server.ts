@@ -11,7 +11,7 @@ import { ProtocolError } from '@sallyport/protocol';
 import { mayCome, type PeerCertificates, type PeerRole } from './peers.ts';
 import { ServiceUnavailable } from './replicas.ts';
 import { StoreUnavailable } from './sessions.ts';
-import type { FileRange, InsideRequest, InsideResponse, Upstream } from './upstream.ts';
+import { streamFile, type InsideRequest, type InsideResponse, type Upstream } from './upstream.ts';
 import {
   CLOSE_HEADER,
   FACTS_PREFIX,
@@ -173,34 +173,11 @@ async function write(response: ServerResponse, method: string, answer: InsideRes
     response.sendDate = false;
     response.writeHead(answer.status, headers);
     if (method === 'HEAD' || answer.status === 304) response.end();
-    else if (isFile) await stream(response, body);
+    else if (isFile) await streamFile(response, body);
     else response.end(body);
   } finally {
     if (isFile) await body.file.close();
   }
-}
-
-async function stream(response: ServerResponse, range: FileRange): Promise<void> {
-  const end = range.start + range.length;
-  for (let position = range.start; position < end && !response.destroyed;) {
-    const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, end - position));
-    const { bytesRead } = await range.file.read(buffer, 0, buffer.length, position);
-    // Shorter than announced: the other side must not take what it has for the whole.
-    if (bytesRead === 0) return void response.destroy();
-    position += bytesRead;
-    if (!response.write(buffer.subarray(0, bytesRead))) await drained(response);
-  }
-  response.end();
-}
-
-function drained(response: ServerResponse): Promise<void> {
-  return new Promise((resolve) => {
-    const finish = () => {
-      response.off('drain', finish).off('close', finish);
-      resolve();
-    };
-    response.on('drain', finish).on('close', finish);
-  });
 }
 
 function isFact(name: string): boolean {
@@ -222,7 +199,6 @@ function listening(server: Server, address: string): Promise<void> {
 /** What the edge lets through, with facts and a certificate of a client. */
 export const MAX_HEAD_BYTES = 65_536;
 export const MAX_BODY_BYTES = 262_144;
-const CHUNK_BYTES = 65_536;
 const HEAD_MS = 5_000;
 const REQUEST_MS = 20_000;
 /** Longer than the edge keeps a connection that it does not use: else it would send into one that closes. */

@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import type { CertificateFacts } from './auth-service.ts';
 
 /**
@@ -50,3 +51,29 @@ export interface FileRange {
 }
 
 export type Upstream = (request: InsideRequest) => Promise<InsideResponse>;
+
+/** Writes the body and ends the response, no faster than the other side takes it. */
+export async function streamFile(response: ServerResponse, range: FileRange): Promise<void> {
+  const end = range.start + range.length;
+  for (let position = range.start; position < end && !response.destroyed;) {
+    const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, end - position));
+    const { bytesRead } = await range.file.read(buffer, 0, buffer.length, position);
+    // Shorter than announced: the other side must not take what it has for the whole.
+    if (bytesRead === 0) return void response.destroy();
+    position += bytesRead;
+    if (!response.write(buffer.subarray(0, bytesRead))) await drained(response);
+  }
+  response.end();
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const finish = () => {
+      response.off('drain', finish).off('close', finish);
+      resolve();
+    };
+    response.on('drain', finish).on('close', finish);
+  });
+}
+
+const CHUNK_BYTES = 65_536;
